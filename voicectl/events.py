@@ -1,0 +1,257 @@
+"""The vocabulary: every event a call can produce. Facts only, no behaviour.
+
+All times are seconds since the call began (sample 0 of `call.wav`). `at` is when the fact was
+true; `noted_at`, where it is later, when the pipeline knew (a pause is dated to the last voiced
+sample and noted a few windows afterwards). An event is frozen; its fields are plain values, so
+that one line of JSON holds it. Fields are added, never renamed: `trace.TRACE_VERSION` says how.
+
+The life of one exchange, in the usual order:
+
+    UtterancePlayed          the caller's side of the line speaks (known only when we play the caller)
+    SpeechStarted            the VAD hears the caller              turn 3
+    SpeechPaused             ... and hears a pause: STT is asked   turn 3
+    TranscriptUpdated        the text so far
+    ReplyStarted             the agent begins to think (held while the turn may go on)
+    LlmRequested · LlmFirstToken · ClauseReady · TtsRequested · TtsFirstAudio · ...
+    TurnEnded                the endpointer decides the caller has finished
+    ReplyCommitted           the answer may be heard
+    PlayoutStarted           its first frame is on the line
+    PlayoutFinished          its last frame is on the line (or AgentInterrupted)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events: `at` seconds into the call, `noted_at` when we knew (None: at once)."""
+
+    at: float
+    noted_at: float | None = None
+
+
+# The call ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted(Event):
+    """The line is open. `clock` is "wall" or "virtual"; `rate` the line's samples per second."""
+
+    agent: str
+    caller: str
+    clock: str
+    rate: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnded(Event):
+    """The line is closed: "caller hung up", "agent hung up", "interrupted", "failed"."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UtterancePlayed(Event):
+    """The caller we play began utterance `index` (from 0) at `at`, its first sample.
+
+    `voiced_from` / `voiced_until` are the caller's first and last voiced samples, from the truth
+    beside the recording; `ends` is the last sample of the file. `slots` are phrases that a good
+    STT must hear. A backchannel expects no answer.
+    """
+
+    index: int
+    name: str
+    voiced_from: float
+    voiced_until: float
+    ends: float
+    text: str | None = None
+    slots: dict[str, str] | None = None
+    backchannel: bool = False
+    during_agent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameLate(Event):
+    """Frame work began `late` seconds after the plan (only lateness of a frame or more)."""
+
+    late: float
+
+
+# The caller's turn ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStarted(Event):
+    """The caller speaks (first, or again after a pause of the same turn)."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechPaused(Event):
+    """The caller may have finished; `at` is the last voiced sample as the VAD dates it."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptUpdated(Event):
+    """What the STT has heard of the turn so far; `final` when it answers a flush."""
+
+    turn: int
+    text: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnded(Event):
+    """The endpointer decided that the caller has finished. `speech_end`: last voiced sample."""
+
+    turn: int
+    speech_end: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnDropped(Event):
+    """The turn gets no answer: "no words", "backchannel"."""
+
+    turn: int
+    reason: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackchannelHeard(Event):
+    """The caller said "mhm" while the agent spoke; the agent went on."""
+
+    turn: int
+    text: str
+
+
+# The agent's turn ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyStarted(Event):
+    """An agent turn began. `turn` is None for the greeting; `held` while it may not be heard yet."""
+
+    reply: int
+    turn: int | None
+    prompt: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyCommitted(Event):
+    """The turn was confirmed: a held reply may be heard from now on."""
+
+    reply: int
+    turn: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyCancelled(Event):
+    """Dropped before the caller heard any of it: "caller went on", "call ended"."""
+
+    reply: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmRequested(Event):
+    """The conversation was handed to the LLM."""
+
+    reply: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmFirstToken(Event):
+    """The first token of the answer arrived."""
+
+    reply: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmFinished(Event):
+    """The whole answer is there. Token counts as the provider reports them (None: it does not)."""
+
+    reply: int
+    text: str
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClauseReady(Event):
+    """Clause `index` of the reply is complete and goes to the TTS."""
+
+    reply: int
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TtsRequested(Event):
+    """The TTS was handed clause `index`."""
+
+    reply: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TtsFirstAudio(Event):
+    """The first audio of clause `index` arrived."""
+
+    reply: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TtsFinished(Event):
+    """Clause `index` is `seconds` of audio long."""
+
+    reply: int
+    index: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayoutStarted(Event):
+    """The first frame of the reply went on the line; `at` is where its first sample is heard."""
+
+    reply: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayoutFinished(Event):
+    """The last frame of the reply went on the line; `heard` is the whole text."""
+
+    reply: int
+    heard: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentInterrupted(Event):
+    """The caller stopped the agent. `heard` is what reached the caller, `speech_at` the caller's start."""
+
+    reply: int
+    turn: int
+    speech_at: float
+    heard: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderFailed(Event):
+    """A provider failed; `stage` is vad, stt, llm or tts. The call goes on where it can."""
+
+    stage: str
+    provider: str
+    message: str
+
+
+EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__subclasses__()}
+"""Every event by its name, as `trace.jsonl` spells it."""

@@ -1,0 +1,120 @@
+"""One agent turn: text streams in, clauses are cut, audio goes to playout. One turn is one task.
+
+Interrupting it is cancelling its task; nothing here outlives it. It notes facts and measures
+nothing. Whether its audio may be heard is playout's business (`hold`), not this file's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Protocol
+
+from voicectl.audio import Resampler
+from voicectl.clock import Clock
+from voicectl.events import (
+    ClauseReady,
+    Event,
+    LlmFinished,
+    LlmFirstToken,
+    LlmRequested,
+    TtsFinished,
+    TtsFirstAudio,
+    TtsRequested,
+)
+from voicectl.pipeline.buffered import buffered
+from voicectl.pipeline.clauses import ClauseSplitter
+from voicectl.pipeline.playout import Playout
+from voicectl.pipeline.protocols import Llm, LlmRequest, Tts, TtsRequest, Usage
+
+CLAUSES_AHEAD = 2
+"""How many finished clauses may wait for the TTS: enough that it never waits, few enough that an
+interruption throws little away."""
+
+AUDIO_AHEAD_S = 3.0
+"""How much audio may wait to be heard before the next clause is spoken."""
+
+
+class Notebook(Protocol):
+    """Where an agent turn writes what happened."""
+
+    def now(self) -> float:
+        """Seconds of the call."""
+        ...
+
+    def note(self, event: Event) -> None: ...
+
+
+Clauses = AsyncGenerator[str, None]
+
+
+async def speak(
+    clauses: Clauses, *, reply: int, tts: Tts, playout: Playout, line_rate: int, clock: Clock, notes: Notebook
+) -> None:
+    """Speak `clauses` as reply number `reply`, and return when its last sample is on the line."""
+    resampler = Resampler(tts.rate, line_rate)
+    async with buffered(clauses, size=CLAUSES_AHEAD, clock=clock, name=f"reply {reply} text") as ready:
+        index = 0
+        async for text in ready:
+            await playout.until_room(AUDIO_AHEAD_S)
+            playout.begin_clause(text)
+            notes.note(TtsRequested(at=notes.now(), reply=reply, index=index))
+            size = 0
+            async with aclosing(tts.synthesize(TtsRequest(text.strip(), reply, index))) as audio:
+                async for pcm in audio:
+                    if not size:
+                        notes.note(TtsFirstAudio(at=notes.now(), reply=reply, index=index))
+                    size += len(pcm)
+                    playout.add(resampler.push(pcm))
+            notes.note(TtsFinished(at=notes.now(), reply=reply, index=index, seconds=size / 2 / tts.rate))
+            index += 1
+        if index:
+            playout.add(resampler.flush())
+    playout.complete()
+    await playout.until_played()
+
+
+async def answer(
+    request: LlmRequest, *, reply: int, llm: Llm, first_clause_words: int, notes: Notebook
+) -> AsyncGenerator[str, None]:
+    """The clauses of the LLM's answer, each as soon as it is complete."""
+    splitter = ClauseSplitter(first_clause_words)
+    said: list[str] = []
+    usage = Usage()
+    index = 0
+    notes.note(LlmRequested(at=notes.now(), reply=reply))
+    async with aclosing(llm.generate(request)) as chunks:
+        async for chunk in chunks:
+            if isinstance(chunk, Usage):
+                usage = chunk
+                continue
+            if not said:
+                notes.note(LlmFirstToken(at=notes.now(), reply=reply))
+            said.append(chunk.text)
+            for clause in splitter.push(chunk.text):
+                notes.note(ClauseReady(at=notes.now(), reply=reply, index=index, text=clause))
+                index += 1
+                yield clause
+    rest = splitter.finish()
+    notes.note(
+        LlmFinished(
+            at=notes.now(),
+            reply=reply,
+            text="".join(said),
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
+    )
+    for clause in rest:
+        notes.note(ClauseReady(at=notes.now(), reply=reply, index=index, text=clause))
+        index += 1
+        yield clause
+
+
+async def recite(text: str, *, reply: int, first_clause_words: int, notes: Notebook) -> AsyncGenerator[str, None]:
+    """The clauses of a fixed text: the greeting."""
+    splitter = ClauseSplitter(first_clause_words)
+    for index, clause in enumerate([*splitter.push(text), *splitter.finish()]):
+        notes.note(ClauseReady(at=notes.now(), reply=reply, index=index, text=clause))
+        yield clause

@@ -1,0 +1,141 @@
+"""What waits to be heard, and what has been: the agent's side of the line, frame by frame.
+
+Playout holds the audio of one reply at a time, at the line's rate, gives out one frame a tick,
+and knows at every instant which words the caller has heard. It decides nothing and reads no clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from voicectl.audio import SAMPLE_WIDTH
+
+
+class Playout:
+    """The audio queue of one call.
+
+    Args:
+        rate: samples per second of the line.
+        frame_s: length of one frame in seconds.
+    """
+
+    def __init__(self, rate: int, frame_s: float) -> None:
+        self._bytes_per_second = rate * SAMPLE_WIDTH
+        self._frame_bytes = round(rate * frame_s) * SAMPLE_WIDTH
+        self._chunks: deque[bytes] = deque()
+        self._offset = 0  # into the first chunk
+        self._queued = 0  # bytes not yet given out
+        self._given = 0  # bytes of this reply given out
+        self._clauses: list[tuple[str, int]] = []  # text, bytes so far
+        self._complete = False
+        self._held = False
+        self._changed: asyncio.Future[None] | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether any of this reply has gone on the line."""
+        return self._given > 0
+
+    @property
+    def queued_s(self) -> float:
+        """Seconds of audio not yet on the line."""
+        return self._queued / self._bytes_per_second
+
+    def begin(self, *, held: bool) -> None:
+        """Start a new, empty reply."""
+        self._chunks.clear()
+        self._offset = self._queued = self._given = 0
+        self._clauses = []
+        self._complete = False
+        self._held = held
+
+    def release(self) -> None:
+        """The held reply may be heard from the next frame on."""
+        self._held = False
+
+    def begin_clause(self, text: str) -> None:
+        self._clauses.append((text, 0))
+
+    def add(self, pcm: bytes) -> None:
+        """More audio of the current clause (s16le mono at the line's rate)."""
+        if pcm:
+            text, size = self._clauses[-1]
+            self._clauses[-1] = (text, size + len(pcm))
+            self._chunks.append(pcm)
+            self._queued += len(pcm)
+
+    def complete(self) -> None:
+        """No more audio will come for this reply."""
+        self._complete = True
+        if not self._queued:
+            self._wake()
+
+    def pull(self) -> bytes:
+        """The next frame: whole, or padded with silence at the end; b"" when there is nothing to say."""
+        if self._held or not self._queued:
+            return b""
+        first = self._chunks[0]
+        end = self._offset + self._frame_bytes
+        if end <= len(first):
+            frame = first[self._offset : end]
+            self._offset = end
+            if end == len(first):
+                self._chunks.popleft()
+                self._offset = 0
+        else:
+            frame = self._gather()
+        self._queued -= len(frame)
+        self._given += len(frame)
+        self._wake()
+        return frame if len(frame) == self._frame_bytes else frame.ljust(self._frame_bytes, b"\0")
+
+    async def until_room(self, ahead_s: float) -> None:
+        """Wait until at most `ahead_s` seconds are queued."""
+        while self.queued_s > ahead_s:
+            await self._change()
+
+    async def until_played(self) -> None:
+        """Wait until the completed reply is on the line to its last sample."""
+        while not self._complete or self._queued:
+            await self._change()
+
+    def heard(self) -> str:
+        """The text that has gone on the line: whole clauses, and the share of words of the current one."""
+        left = self._given
+        text = ""
+        for clause, size in self._clauses:
+            if left >= size and (size or left):
+                text += clause
+                left -= size
+                continue
+            words = clause.split()
+            count = int(len(words) * left / size) if size else 0
+            if count:
+                text += clause[: len(clause) - len(clause.lstrip())] + " ".join(words[:count])
+            break
+        return text.strip()
+
+    def _gather(self) -> bytes:
+        parts: list[bytes] = []
+        need = self._frame_bytes
+        while need and self._chunks:
+            first = self._chunks[0]
+            part = first[self._offset : self._offset + need]
+            parts.append(part)
+            need -= len(part)
+            self._offset += len(part)
+            if self._offset == len(first):
+                self._chunks.popleft()
+                self._offset = 0
+        return b"".join(parts)
+
+    def _change(self) -> asyncio.Future[None]:
+        if self._changed is None or self._changed.done():
+            self._changed = asyncio.get_running_loop().create_future()
+        return self._changed
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+            self._changed = None

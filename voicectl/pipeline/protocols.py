@@ -1,0 +1,214 @@
+"""The contracts: what a VAD, STT, LLM, TTS and a transport are to the pipeline.
+
+Audio is s16le mono `bytes`. Inside the pipeline it has `PIPELINE_RATE` samples per second on the
+caller's side; a TTS speaks at its own `rate` and playout converts. Times are seconds of the call.
+
+Providers are built once per run and shared by all its calls, so their state lives in the streams
+they open. Rules for each (the contract test in `tests/providers/` runs against every one):
+
+- `start()` loads and warms; afterwards the first answer is as fast as the tenth.
+- Streams deliver as they arrive, and stop working soon after `aclose()` / cancellation.
+- CPU work goes through `clock.run`, background tasks through `clock.spawn`.
+- Own errors are translated to `ProviderError` at the edge; `CancelledError` is never swallowed.
+- A generator holds no task group open across a `yield`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Progress = Callable[[str], None]
+"""Told what a slow step is doing: "loading qwen2.5-coder-0.5b"."""
+
+
+class Provider(Protocol):
+    """What all providers share."""
+
+    name: str
+    """As the spec spells it, `local`."""
+
+    async def start(self, progress: Progress) -> None:
+        """Load, connect, warm up. Called once, before the first call.
+
+        Raises:
+            MissingExtra, WeightsError, ProviderError: it cannot serve.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Free everything. Idempotent."""
+        ...
+
+
+# Voice activity ------------------------------------------------------------------------------
+
+
+class VadStream(Protocol):
+    """The voice activity of one call."""
+
+    def push(self, pcm: bytes) -> list[float]:
+        """Take the next samples (PIPELINE_RATE) and return one speech probability for each window
+        that they complete: 0..1, rounded to 3 decimals, so that a recording holds it exactly."""
+        ...
+
+
+class Vad(Provider, Protocol):
+    window_s: float
+    """Length of one window in seconds."""
+
+    def open(self) -> VadStream: ...
+
+
+# Speech to text ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The text of the whole turn so far (not of the last piece).
+
+    `final` when it answers a `flush()` and covers everything pushed before it.
+    """
+
+    text: str
+    final: bool
+
+
+class SttStream(Protocol):
+    """The speech of one caller turn."""
+
+    def push(self, pcm: bytes) -> None:
+        """Take the next samples (PIPELINE_RATE). Never blocks."""
+        ...
+
+    def flush(self) -> None:
+        """Ask for the text of everything pushed so far. Answered by one `final` transcript;
+        a flush that is overtaken by another before its answer may be answered once for both."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Transcript]:
+        """Transcripts as they come; ends after `aclose()`."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Stt(Provider, Protocol):
+    def open(self, start: float) -> SttStream:
+        """A stream whose first pushed sample was spoken at `start` seconds of the call."""
+        ...
+
+
+# Language model ------------------------------------------------------------------------------
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class LlmRequest:
+    """The conversation to continue. `messages[0]` is the system prompt."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Some more of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the answer cost, as the provider counts. Comes last, where it is known."""
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+LlmChunk = TextDelta | Usage
+
+
+class Llm(Provider, Protocol):
+    async def warm(self, messages: tuple[Message, ...]) -> None:
+        """Prepare for conversations that begin so (prompt cache, connection). May do nothing."""
+        ...
+
+    def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
+        """Stream the answer. Closing the generator stops the work within 50 ms."""
+        ...
+
+
+# Text to speech ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TtsRequest:
+    """One clause to speak. `reply` and `index` say whose, for voices that keep a context."""
+
+    text: str
+    reply: int = 0
+    index: int = 0
+
+
+class Tts(Provider, Protocol):
+    rate: int
+    """Samples per second of what `synthesize` yields."""
+
+    def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
+        """Stream the clause's audio in pieces of any even length."""
+        ...
+
+
+# The line ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """20 ms of the caller at the line's rate. `at` is when its first sample was spoken."""
+
+    pcm: bytes
+    at: float
+
+
+class Transport(Protocol):
+    """Where audio enters and leaves. For each frame it yields it takes one to send."""
+
+    rate: int
+    caller: str
+    """Who is at the other end, for the trace."""
+
+    def frames(self, start: float) -> AsyncIterator[Frame]:
+        """The caller's frames from `start` on the clock; ends when the caller hangs up.
+
+        Frame *i* comes at `start + (i + 1) * FRAME_S`, when its last sample has been spoken."""
+        ...
+
+    def send(self, pcm: bytes) -> float:
+        """Put one frame of the agent on the line (b"" for silence) and return the time of the
+        call at which its first sample is heard."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+# All of an agent's parts ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """The four stages of one agent."""
+
+    vad: Vad
+    stt: Stt
+    llm: Llm
+    tts: Tts
+    names: dict[str, str] = field(default_factory=dict[str, str])

@@ -1,0 +1,223 @@
+"""Scripted providers for every stage: no model, no network, delays as written.
+
+They serve the quick start, the tests and CI, and are the file to copy when you write a provider.
+With the virtual clock a conversation of minutes takes a fraction of a second, and is the same
+every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH
+from voicectl.clock import Clock
+from voicectl.pipeline.protocols import (
+    LlmChunk,
+    LlmRequest,
+    Message,
+    Progress,
+    SttStream,
+    TextDelta,
+    Transcript,
+    TtsRequest,
+    Usage,
+    VadStream,
+)
+
+MODELS: tuple[str, ...] = ()
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Scripted:
+    """What all four share: nothing to load, nothing to free."""
+
+    name = "scripted"
+
+    async def start(self, progress: Progress) -> None:
+        """Nothing to load."""
+
+    async def aclose(self) -> None:
+        """Nothing to free."""
+
+
+# VAD -----------------------------------------------------------------------------------------
+
+
+class VadOptions(_Options):
+    """Speech is what is louder than a fixed level."""
+
+    threshold_dbfs: float = Field(-45.0, ge=-90, le=0, description="RMS level from which a window is speech, dBFS.")
+
+
+class ScriptedVad(_Scripted):
+    """Energy VAD: probability 1 for a 20 ms window above the level, else 0."""
+
+    Options = VadOptions
+    window_s = 0.02
+
+    def __init__(self, options: VadOptions, model: str | None, clock: Clock) -> None:
+        self._power = (32768 * 10 ** (options.threshold_dbfs / 20)) ** 2
+
+    def open(self) -> VadStream:
+        return _EnergyStream(self._power, round(self.window_s * PIPELINE_RATE) * SAMPLE_WIDTH)
+
+
+class _EnergyStream:
+    def __init__(self, power: float, window_bytes: int) -> None:
+        self._power = power
+        self._window_bytes = window_bytes
+        self._rest = b""
+
+    def push(self, pcm: bytes) -> list[float]:
+        data = self._rest + pcm if self._rest else pcm
+        size = self._window_bytes
+        whole = len(data) // size
+        self._rest = data[whole * size :]
+        windows = (data[index * size : (index + 1) * size] for index in range(whole))
+        return [1.0 if self._loud(window) else 0.0 for window in windows]
+
+    def _loud(self, window: bytes) -> bool:
+        samples = np.frombuffer(window, dtype="<i2").astype(np.float32)
+        return float(samples @ samples) >= self._power * len(samples)
+
+
+# STT -----------------------------------------------------------------------------------------
+
+
+class SttOptions(_Options):
+    """The transcript arrives a fixed time after it was asked for."""
+
+    final_ms: float = Field(100.0, ge=0, le=60_000, description="From the flush to the final transcript, ms.")
+    text: str = Field("Hello there.", description="What is heard where the caller's own truth is not known.")
+
+
+class ScriptedStt(_Scripted):
+    """Hears the truth beside the caller's recording, or a fixed text."""
+
+    Options = SttOptions
+
+    def __init__(self, options: SttOptions, model: str | None, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        self._truth: Callable[[float, float], str | None] = lambda start, end: None
+
+    def for_call(self, truth: Callable[[float, float], str | None]) -> ScriptedStt:
+        """The same, for one call: `truth(start, end)` is what the caller said between two times."""
+        mine = ScriptedStt(self._options, None, self._clock)
+        mine._truth = truth
+        return mine
+
+    def open(self, start: float) -> SttStream:
+        return _ScriptedSttStream(self._options, self._clock, self._truth, start)
+
+
+class _ScriptedSttStream:
+    def __init__(
+        self, options: SttOptions, clock: Clock, truth: Callable[[float, float], str | None], start: float
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._truth = truth
+        self._start = start
+        self._bytes = 0
+        self._due: asyncio.Queue[tuple[float, str] | None] = asyncio.Queue()  # a flush a pause: few
+
+    def push(self, pcm: bytes) -> None:
+        self._bytes += len(pcm)
+
+    def flush(self) -> None:
+        end = self._start + self._bytes / SAMPLE_WIDTH / PIPELINE_RATE
+        heard = self._truth(self._start, end)
+        text = self._options.text if heard is None else heard
+        self._due.put_nowait((self._clock.now() + self._options.final_ms / 1000, text))
+
+    async def __aiter__(self) -> AsyncIterator[Transcript]:
+        while (due := await self._due.get()) is not None:
+            when, text = due
+            await self._clock.sleep_until(when)
+            yield Transcript(text, final=True)
+
+    async def aclose(self) -> None:
+        self._due.put_nowait(None)
+
+
+# LLM -----------------------------------------------------------------------------------------
+
+
+class LlmOptions(_Options):
+    """Answers come from a list, token by token, at a fixed pace."""
+
+    ttft_ms: float = Field(150.0, ge=0, le=60_000, description="Request to first token, ms.")
+    tokens_per_second: float = Field(50.0, gt=0, le=10_000, description="Pace of the tokens after the first.")
+    replies: tuple[str, ...] = Field(
+        (
+            "Sure, one large latte with oat milk. Anything else for you today?",
+            "Got it. That comes to $4.50, please.",
+            "Of course. It will be ready in about five minutes at the end of the bar.",
+        ),
+        min_length=1,
+        description="The answers, in turn; after the last comes the first again.",
+    )
+
+
+class ScriptedLlm(_Scripted):
+    """The n-th answer of the list for the n-th turn of a conversation."""
+
+    Options = LlmOptions
+
+    def __init__(self, options: LlmOptions, model: str | None, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+
+    async def warm(self, messages: tuple[Message, ...]) -> None:
+        """Nothing to warm."""
+
+    async def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
+        turn = sum(message.role == "user" for message in request.messages)
+        reply = self._options.replies[(turn - 1) % len(self._options.replies)]
+        begin = self._clock.now() + self._options.ttft_ms / 1000
+        tokens = reply.replace(" ", "\0 ").split("\0")
+        for index, token in enumerate(tokens):
+            await self._clock.sleep_until(begin + index / self._options.tokens_per_second)
+            yield TextDelta(token)
+        yield Usage(completion_tokens=len(tokens))
+
+
+# TTS -----------------------------------------------------------------------------------------
+
+
+class TtsOptions(_Options):
+    """A tone as long as the words would take."""
+
+    ttfb_ms: float = Field(80.0, ge=0, le=60_000, description="Clause handed over to first audio, ms.")
+    words_per_second: float = Field(3.0, gt=0, le=20, description="Speaking rate.")
+    speed: float = Field(20.0, gt=0, le=1000, description="How much faster than real time the audio arrives.")
+
+
+class ScriptedTts(_Scripted):
+    """Speaks each clause as a 220 Hz tone, in chunks of 100 ms."""
+
+    Options = TtsOptions
+    rate = 24_000
+    _CHUNK_S = 0.1
+
+    def __init__(self, options: TtsOptions, model: str | None, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        samples = np.arange(round(self.rate * self._CHUNK_S))
+        self._chunk = (8000 * np.sin(2 * math.pi * 220 / self.rate * samples)).astype("<i2").tobytes()
+
+    async def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
+        seconds = len(request.text.split()) / self._options.words_per_second
+        begin = self._clock.now() + self._options.ttfb_ms / 1000
+        for index in range(max(1, round(seconds / self._CHUNK_S))):
+            await self._clock.sleep_until(begin + index * self._CHUNK_S / self._options.speed)
+            yield self._chunk

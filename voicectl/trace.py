@@ -1,0 +1,216 @@
+"""The trace: events of one call, appended as they happen, read back equal.
+
+`trace.jsonl` is one header line and one line an event. Every line is written whole with one
+`write` and reaches the kernel at once, so it survives `kill -9`; a last line that was cut is
+noticed, named and left out. Nothing is computed here.
+
+    {"voicectl_trace": 1, "voicectl": "0.1.0", ...}
+    {"event": "SpeechStarted", "at": 4.31, "noted_at": 4.42, "turn": 1}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from voicectl.errors import RecordingError, StorageError
+from voicectl.events import EVENTS, Event
+
+TRACE_VERSION = 1
+E = TypeVar("E", bound=Event)
+
+
+class Trace:
+    """The events of one call in the order they were noted.
+
+    Args:
+        path: file to append to as events happen (None: memory only).
+        header: plain values for the first line; no secrets, and no wall-clock date on the
+            virtual clock, where traces are compared byte for byte.
+    """
+
+    def __init__(self, path: Path | None = None, header: Mapping[str, Any] | None = None) -> None:
+        self.header: dict[str, Any] = {"voicectl_trace": TRACE_VERSION, **(header or {})}
+        self.events: list[Event] = []
+        self._file = AppendOnly(path) if path else None
+        self._listeners: list[Callable[[Event], None]] = []
+        if self._file:
+            self._file.append(to_line(self.header))
+
+    def append(self, event: Event) -> None:
+        """Keep the event; in the file before this returns.
+
+        Raises:
+            StorageError: the file could not be written (full disk).
+        """
+        self.events.append(event)
+        if self._file:
+            self._file.append(event_line(event))
+        for listener in self._listeners:
+            listener(event)
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener(event)` for each event from now on."""
+        self._listeners.append(listener)
+
+    def of(self, kind: type[E]) -> list[E]:
+        """All events of one kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def lines(self) -> str:
+        """The whole trace as `trace.jsonl` holds it."""
+        return to_line(self.header) + "".join(event_line(event) for event in self.events)
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+class AppendOnly:
+    """A file that only grows, one unbuffered write a line, so that a kill loses at most the last.
+
+    Raises:
+        StorageError: it could not be opened or written; names the file and why.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise storage_error(path, error) from error
+
+    def append(self, line: str) -> None:
+        self.append_bytes(line.encode())
+
+    def append_bytes(self, data: bytes) -> None:
+        if self._descriptor is None:
+            return
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            raise storage_error(self._path, error) from error
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """The one line for a file that could not be written."""
+    return StorageError(
+        f"cannot write: {(error.strerror or str(error)).lower()}",
+        where=str(path),
+        hint="Free some space or choose another folder with --out.",
+    )
+
+
+def to_line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def event_line(event: Event) -> str:
+    """One event as a line. Times are rounded to the microsecond; absent optional values are left out."""
+    value: dict[str, Any] = {"event": type(event).__name__}
+    for name, default in _fields(type(event)):
+        part = getattr(event, name)
+        if isinstance(part, float):
+            part = round(part, 6)
+        if part != default or default is MISSING:
+            value[name] = part
+    return to_line(value)
+
+
+def event_from(value: Mapping[str, Any]) -> Event:
+    """The event that a line's JSON object spells.
+
+    Raises:
+        ValueError: an unknown event, an unknown or missing field, or a time that is no number.
+    """
+    name = value.get("event")
+    kind = EVENTS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ValueError(f"unknown event {name!r}")
+    known = dict(_fields(kind))
+    given = {key: part for key, part in value.items() if key != "event"}
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"{name} has no field {unknown[0]!r}")
+    if missing := sorted(key for key, default in known.items() if default is MISSING and key not in given):
+        raise ValueError(f"{name} lacks the field {missing[0]!r}")
+    for key in ("at", "noted_at"):
+        if key in given and (isinstance(given[key], bool) or not isinstance(given[key], (int, float))):
+            raise ValueError(f"{name}.{key} is not a number")
+    return kind(**{key: float(part) if key in ("at", "noted_at") else part for key, part in given.items()})
+
+
+_FIELDS: dict[type[Event], list[tuple[str, Any]]] = {}
+
+
+def _fields(kind: type[Event]) -> list[tuple[str, Any]]:
+    """(name, default) of each field, in the order lines are written."""
+    if kind not in _FIELDS:
+        _FIELDS[kind] = [(field.name, field.default) for field in fields(kind)]
+    return _FIELDS[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFile:
+    """What a trace file holds. `cut` says, for people, where it was cut (None: it is whole)."""
+
+    header: dict[str, Any]
+    events: tuple[Event, ...]
+    cut: str | None = None
+
+
+def read_trace(path: Path) -> TraceFile:
+    """Read a trace back.
+
+    Raises:
+        RecordingError: no file, no header, another version, or a line that is not what was
+            written; `where` is `path:line`.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RecordingError(
+            f"cannot read the trace: {(error.strerror or str(error)).lower()}", where=str(path)
+        ) from error
+    lines = raw.split(b"\n")
+    tail = lines.pop()  # b"" when the last line was written whole
+    cut = f"cut in the middle of line {len(lines) + 1}" if tail else None
+    values = [_value(path, number, line) for number, line in enumerate(lines, 1)]
+    if not values or "voicectl_trace" not in values[0]:
+        raise RecordingError("not a voicectl trace: it has no header line", where=str(path))
+    header = values[0]
+    if header["voicectl_trace"] != TRACE_VERSION:
+        raise RecordingError(
+            f"trace version {header['voicectl_trace']} cannot be read, this voicectl knows {TRACE_VERSION}",
+            where=str(path),
+            hint="Use the voicectl that wrote it, or record again.",
+        )
+    events: list[Event] = []
+    for number, value in enumerate(values[1:], 2):
+        try:
+            events.append(event_from(value))
+        except (ValueError, TypeError) as error:
+            raise RecordingError(str(error), where=f"{path}:{number}") from error
+    if cut is None and (not events or type(events[-1]).__name__ != "CallEnded"):
+        cut = f"the call did not end: cut after line {len(lines)}"
+    return TraceFile(header, tuple(events), cut)
+
+
+def _value(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise RecordingError("this line is not JSON", where=f"{path}:{number}") from error
+    if not isinstance(value, dict):
+        raise RecordingError("this line is not a JSON object", where=f"{path}:{number}")
+    return value  # pyright: ignore[reportUnknownVariableType]
