@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from voicectl.errors import VirtualTimeError
 
@@ -97,22 +97,30 @@ def run_on(kind: ClockKind, main: Callable[[Clock], Coroutine[Any, Any, T]]) -> 
 
 
 class _NoWaitSelector(selectors.DefaultSelector):
-    """Knows only the loop's own wake-up pipe; any other socket is real time and refused."""
+    """Never waits: tells the loop to jump instead. Knows only the loop's own wake-up pipe; any
+    other socket is real time and refused."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.jump: Callable[[], None] | None = None
         self._own: int | None = None
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        descriptor: int = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         if self._own is None:
             self._own = descriptor
         elif descriptor != self._own:
             raise VirtualTimeError(
                 "a real socket cannot run on the virtual clock",
-                hint="Use recorded or scripted providers, or the wall clock.",
+                hint="Use recorded or scripted providers, or the wall clock",
             )
         return super().register(fileobj, events, data)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)  # a Ctrl-C comes through the pipe
+        if not ready and timeout != 0 and self.jump:
+            self.jump()
+        return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -121,11 +129,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._ticks = 0  # microseconds since the loop was made
         self._armed: dict[int, int] = {}  # tick -> timers ever armed for it
-        super().__init__(_NoWaitSelector())
+        selector = _NoWaitSelector()
+        super().__init__(selector)
+        selector.jump = self._jump
         # A timer counts as due up to half a grid step ahead: that is where the nudges live.
         self._clock_resolution = _GRID_S / 2
-        self._plain_select = self._selector.select  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
-        self._selector.select = self._jump  # pyright: ignore[reportAttributeAccessIssue]
 
     def time(self) -> float:
         return self._ticks * _GRID_S
@@ -137,23 +145,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         while (count := self._armed.get(ticks, 0)) >= _TIMERS_PER_INSTANT:
             ticks += 1  # so many at one instant: somebody re-arms for ever
         self._armed[ticks] = count + 1
-        nudge = count * _FIFO_NUDGE_S
-        return super().call_at(ticks * _GRID_S + nudge, callback, *args, context=context)
+        return super().call_at(ticks * _GRID_S + count * _FIFO_NUDGE_S, callback, *args, context=context)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         raise VirtualTimeError(
             "a thread cannot run on the virtual clock",
-            hint="Go through Clock.run, which runs the work in line there.",
+            hint="Go through Clock.run, which runs the work in line there",
         )
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There is none: 3.12 and later would arm a 300 s timer here."""
 
-    def _jump(self, timeout: float | None = None) -> list[Any]:
-        ready = self._plain_select(0)
-        if ready or timeout == 0:
-            return ready
-        scheduled: list[asyncio.TimerHandle] = self._scheduled  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+    def _jump(self) -> None:
+        """Nothing is ready: move on to the next timer."""
+        scheduled = cast("list[asyncio.TimerHandle]", vars(self)["_scheduled"])
         if not scheduled:
             raise VirtualTimeError(f"nothing can happen any more: {_waiting(self)}")
         ticks = int(scheduled[0].when() / _GRID_S + 1e-3)
@@ -161,8 +166,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._armed.pop(self._ticks, None)
             self._ticks = ticks
             if len(self._armed) > _ARMED_LIMIT:  # instants whose timers were all cancelled
-                self._armed = {tick: n for tick, n in self._armed.items() if tick >= ticks}
-        return ready
+                self._armed = {tick: count for tick, count in self._armed.items() if tick >= ticks}
 
 
 def _waiting(loop: asyncio.AbstractEventLoop) -> str:

@@ -15,13 +15,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from voicectl.errors import RecordingError, StorageError
 from voicectl.events import EVENTS, Event
 
 TRACE_VERSION = 1
 E = TypeVar("E", bound=Event)
+V = TypeVar("V")
 
 
 class Trace:
@@ -108,7 +109,7 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     return StorageError(
         f"cannot write: {(error.strerror or str(error)).lower()}",
         where=str(path),
-        hint="Free some space or choose another folder with --out.",
+        hint="Free some space, or choose another folder",
     )
 
 
@@ -116,8 +117,8 @@ def to_line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def event_line(event: Event) -> str:
-    """One event as a line. Times are rounded to the microsecond; absent optional values are left out."""
+def event_line(event: object) -> str:
+    """One event as a line. Times are rounded to the microsecond; values left at their default are left out."""
     value: dict[str, Any] = {"event": type(event).__name__}
     for name, default in _fields(type(event)):
         part = getattr(event, name)
@@ -134,8 +135,17 @@ def event_from(value: Mapping[str, Any]) -> Event:
     Raises:
         ValueError: an unknown event, an unknown or missing field, or a time that is no number.
     """
+    return value_from(value, EVENTS)
+
+
+def value_from(value: Mapping[str, Any], kinds: Mapping[str, type[V]]) -> V:
+    """The dataclass of `kinds` that a line's JSON object spells; lists become tuples.
+
+    Raises:
+        ValueError: see `event_from`.
+    """
     name = value.get("event")
-    kind = EVENTS.get(name) if isinstance(name, str) else None
+    kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ValueError(f"unknown event {name!r}")
     known = dict(_fields(kind))
@@ -145,15 +155,21 @@ def event_from(value: Mapping[str, Any]) -> Event:
     if missing := sorted(key for key, default in known.items() if default is MISSING and key not in given):
         raise ValueError(f"{name} lacks the field {missing[0]!r}")
     for key in ("at", "noted_at"):
-        if key in given and (isinstance(given[key], bool) or not isinstance(given[key], (int, float))):
-            raise ValueError(f"{name}.{key} is not a number")
-    return kind(**{key: float(part) if key in ("at", "noted_at") else part for key, part in given.items()})
+        if key in given:
+            if isinstance(given[key], bool) or not isinstance(given[key], int | float):
+                raise ValueError(f"{name}.{key} is not a number")
+            given[key] = float(given[key])
+    return kind(**{key: _tupled(part) for key, part in given.items()})
 
 
-_FIELDS: dict[type[Event], list[tuple[str, Any]]] = {}
+def _tupled(part: Any) -> Any:
+    return tuple(_tupled(item) for item in cast("list[Any]", part)) if isinstance(part, list) else part
 
 
-def _fields(kind: type[Event]) -> list[tuple[str, Any]]:
+_FIELDS: dict[type[Any], list[tuple[str, Any]]] = {}
+
+
+def _fields(kind: type[Any]) -> list[tuple[str, Any]]:
     """(name, default) of each field, in the order lines are written."""
     if kind not in _FIELDS:
         _FIELDS[kind] = [(field.name, field.default) for field in fields(kind)]
@@ -161,12 +177,15 @@ def _fields(kind: type[Event]) -> list[tuple[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class TraceFile:
-    """What a trace file holds. `cut` says, for people, where it was cut (None: it is whole)."""
+class Lines(Generic[V]):
+    """What a file of lines holds. `cut` says, for people, where it was cut (None: it is whole)."""
 
     header: dict[str, Any]
-    events: tuple[Event, ...]
+    events: tuple[V, ...]
     cut: str | None = None
+
+
+TraceFile = Lines[Event]
 
 
 def read_trace(path: Path) -> TraceFile:
@@ -176,34 +195,44 @@ def read_trace(path: Path) -> TraceFile:
         RecordingError: no file, no header, another version, or a line that is not what was
             written; `where` is `path:line`.
     """
+    read = read_lines(path, what="trace", version=TRACE_VERSION, kinds=EVENTS)
+    if read.cut is None and (not read.events or type(read.events[-1]).__name__ != "CallEnded"):
+        return Lines(read.header, read.events, f"the call did not end: cut after line {len(read.events) + 1}")
+    return read
+
+
+def read_lines(path: Path, *, what: str, version: int, kinds: Mapping[str, type[V]]) -> Lines[V]:
+    """Read a file of one header line and one event a line, `what` being "trace" or "streams".
+
+    Raises:
+        RecordingError: as `read_trace`.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise RecordingError(
-            f"cannot read the trace: {(error.strerror or str(error)).lower()}", where=str(path)
-        ) from error
+        why = (error.strerror or str(error)).lower()
+        raise RecordingError(f"cannot read the {what}: {why}", where=str(path)) from error
     lines = raw.split(b"\n")
     tail = lines.pop()  # b"" when the last line was written whole
     cut = f"cut in the middle of line {len(lines) + 1}" if tail else None
     values = [_value(path, number, line) for number, line in enumerate(lines, 1)]
-    if not values or "voicectl_trace" not in values[0]:
-        raise RecordingError("not a voicectl trace: it has no header line", where=str(path))
+    key = f"voicectl_{what}"
+    if not values or key not in values[0]:
+        raise RecordingError(f"not a voicectl {what}: it has no header line", where=str(path))
     header = values[0]
-    if header["voicectl_trace"] != TRACE_VERSION:
+    if header[key] != version:
         raise RecordingError(
-            f"trace version {header['voicectl_trace']} cannot be read, this voicectl knows {TRACE_VERSION}",
+            f"{what} version {header[key]} cannot be read, this voicectl knows {version}",
             where=str(path),
-            hint="Use the voicectl that wrote it, or record again.",
+            hint="Use the voicectl that wrote it, or record again",
         )
-    events: list[Event] = []
+    events: list[V] = []
     for number, value in enumerate(values[1:], 2):
         try:
-            events.append(event_from(value))
+            events.append(value_from(value, kinds))
         except (ValueError, TypeError) as error:
             raise RecordingError(str(error), where=f"{path}:{number}") from error
-    if cut is None and (not events or type(events[-1]).__name__ != "CallEnded"):
-        cut = f"the call did not end: cut after line {len(lines)}"
-    return TraceFile(header, tuple(events), cut)
+    return Lines(header, tuple(events), cut)
 
 
 def _value(path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -213,4 +242,4 @@ def _value(path: Path, number: int, line: bytes) -> dict[str, Any]:
         raise RecordingError("this line is not JSON", where=f"{path}:{number}") from error
     if not isinstance(value, dict):
         raise RecordingError("this line is not a JSON object", where=f"{path}:{number}")
-    return value  # pyright: ignore[reportUnknownVariableType]
+    return cast("dict[str, Any]", value)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 @asynccontextmanager
 async def buffered(
     source: AsyncGenerator[T, None], *, size: int, clock: Clock, name: str
-) -> AsyncIterator[AsyncIterator[T]]:
+) -> AsyncGenerator[AsyncIterator[T]]:
     """Read `source` up to `size` items ahead.
 
     An error of the source is raised where its item would have been read.

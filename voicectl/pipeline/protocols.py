@@ -16,7 +16,7 @@ they open. Rules for each (the contract test in `tests/providers/` runs against 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Progress = Callable[[str], None]
@@ -68,11 +68,16 @@ class Vad(Provider, Protocol):
 class Transcript:
     """The text of the whole turn so far (not of the last piece).
 
-    `final` when it answers a `flush()` and covers everything pushed before it.
+    `flush` is the number, from 1, of the `flush()` that it answers, covering everything pushed
+    before that; 0 for a partial that answers none.
     """
 
     text: str
-    final: bool
+    flush: int = 0
+
+    @property
+    def final(self) -> bool:
+        return self.flush > 0
 
 
 class SttStream(Protocol):
@@ -83,8 +88,8 @@ class SttStream(Protocol):
         ...
 
     def flush(self) -> None:
-        """Ask for the text of everything pushed so far. Answered by one `final` transcript;
-        a flush that is overtaken by another before its answer may be answered once for both."""
+        """Ask for the text of everything pushed so far: answered by one transcript with this
+        flush's number. One that is overtaken by the next before its answer may go unanswered."""
         ...
 
     def __aiter__(self) -> AsyncIterator[Transcript]:
@@ -211,4 +216,3 @@ class Providers:
     stt: Stt
     llm: Llm
     tts: Tts
-    names: dict[str, str] = field(default_factory=dict[str, str])

@@ -239,10 +239,10 @@ class Session:
             async for transcript in stream:
                 self.note(TranscriptUpdated(at=self.now(), turn=turn, text=transcript.text, final=transcript.final))
                 if transcript.final:
-                    self._step(Heard(turn, transcript.text))
+                    self._step(Heard(turn, transcript.text, transcript.flush))
         except ProviderError as error:
             self._failed("stt", error)
-            self._step(Heard(turn, ""))
+            self._step(Heard(turn, "", self._state.pause))
         finally:
             await stream.aclose()
 

@@ -58,10 +58,11 @@ class TurnRules:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The STT's answer to the flush of a pause: the text of turn `turn` so far."""
+    """The STT's answer: the text of turn `turn` up to its pause number `pause`, from 1."""
 
     turn: int
     text: str
+    pause: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ class State:
         caller: "silent" (no turn open), "speaking", "paused" (may be over), "ended" (the turn is
             over, its text is awaited).
         speech_at: when the current speech began.
+        pause: number of the turn's last pause, from 1: what the STT was last asked for.
         text: what the current pause's transcript says; None while it is awaited.
         overlap: the turn began while the agent was audible.
         agent: "thinking" has a reply that nobody has heard yet; `held` while it may not be heard.
@@ -168,6 +170,7 @@ class State:
     turn: int = 0
     caller: Literal["silent", "speaking", "paused", "ended"] = "silent"
     speech_at: float = 0.0
+    pause: int = 0
     text: str | None = None
     overlap: bool = False
     agent: Agent = "silent"
@@ -193,9 +196,11 @@ def step(state: State, happened: Input, rules: TurnRules) -> tuple[State, list[A
                 return replace(state, agent="silent"), [InterruptReply(state.turn, state.speech_at)]
             return state, []
         case Paused():
-            return replace(state, caller="paused", text=None), [AskTranscript()]
-        case Heard(turn, text):
-            return _heard(state, turn, text, rules)
+            return replace(state, caller="paused", text=None, pause=state.pause + 1), [AskTranscript()]
+        case Heard(turn, text, pause):
+            current = turn == state.turn and pause == state.pause and state.caller in ("paused", "ended")
+            # Otherwise the caller has gone on since: the next pause asks again.
+            return _heard(state, text, rules) if current else (state, [])
         case Ended():
             state = replace(state, caller="ended")
             return _conclude(state, rules) if state.text is not None else (state, [])
@@ -220,14 +225,12 @@ def _started(state: State, at: float) -> tuple[State, list[Action]]:
     turn = state.turn + 1
     actions.append(Listen(turn, at))
     state = replace(
-        state, turn=turn, caller="speaking", speech_at=at, text=None, overlap=state.agent == "speaking", carry=carry
+        state, turn=turn, caller="speaking", speech_at=at, pause=0, text=None, overlap=state.agent == "speaking", carry=carry
     )
     return state, actions
 
 
-def _heard(state: State, turn: int, text: str, rules: TurnRules) -> tuple[State, list[Action]]:
-    if turn != state.turn or state.caller not in ("paused", "ended"):
-        return state, []  # the caller has gone on since: the next pause asks again
+def _heard(state: State, text: str, rules: TurnRules) -> tuple[State, list[Action]]:
     state = replace(state, text=text)
     actions: list[Action] = []
     if state.overlap and state.agent == "speaking":

@@ -128,7 +128,8 @@ class _ScriptedSttStream:
         self._truth = truth
         self._start = start
         self._bytes = 0
-        self._due: asyncio.Queue[tuple[float, str] | None] = asyncio.Queue()  # a flush a pause: few
+        self._flushes = 0
+        self._due: asyncio.Queue[tuple[float, Transcript] | None] = asyncio.Queue()  # a flush a pause: few
 
     def push(self, pcm: bytes) -> None:
         self._bytes += len(pcm)
@@ -137,13 +138,14 @@ class _ScriptedSttStream:
         end = self._start + self._bytes / SAMPLE_WIDTH / PIPELINE_RATE
         heard = self._truth(self._start, end)
         text = self._options.text if heard is None else heard
-        self._due.put_nowait((self._clock.now() + self._options.final_ms / 1000, text))
+        self._flushes += 1
+        self._due.put_nowait((self._clock.now() + self._options.final_ms / 1000, Transcript(text, self._flushes)))
 
     async def __aiter__(self) -> AsyncIterator[Transcript]:
         while (due := await self._due.get()) is not None:
-            when, text = due
+            when, transcript = due
             await self._clock.sleep_until(when)
-            yield Transcript(text, final=True)
+            yield transcript
 
     async def aclose(self) -> None:
         self._due.put_nowait(None)

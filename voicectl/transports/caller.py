@@ -15,9 +15,6 @@ import numpy as np
 
 from voicectl.audio import FRAME_S, SAMPLE_WIDTH, Pcm, resample
 
-NO_ANSWER_S = 10.0
-"""How long the caller waits for an answer before going on."""
-
 _AUDIBLE_PEAK = 100  # of 32768, -50 dBFS: what a caller would call a sound
 
 
@@ -86,12 +83,14 @@ class CallerScript:
         caller: who.
         rate: samples per second of the line.
         greeted: whether the agent speaks first (the caller waits for it).
+        no_answer_s: how long the caller waits for an answer before going on.
     """
 
-    def __init__(self, caller: Caller, rate: int, *, greeted: bool) -> None:
+    def __init__(self, caller: Caller, rate: int, *, greeted: bool, no_answer_s: float = 10.0) -> None:
         self._utterances = caller.utterances
         self._audio = [resample(utterance.pcm, rate).data for utterance in caller.utterances]
         self._noise = resample(caller.noise, rate).data if caller.noise else b""
+        self._no_answer_s = no_answer_s
         self._frame_bytes = round(rate * FRAME_S) * SAMPLE_WIDTH
         self._silence = bytes(self._frame_bytes)
         self._next = 0  # the utterance that is played or comes next
@@ -138,14 +137,14 @@ class CallerScript:
             case DuringAgent(after_s):
                 if self._answer_from is not None:
                     return now >= self._answer_from + after_s - 1e-9
-                return now >= self._waiting_since + NO_ANSWER_S
+                return now >= self._waiting_since + self._no_answer_s
             case AfterAgent() as rule:
                 return self._finished(now, rule)
 
     def _finished(self, now: float, rule: AfterAgent) -> bool:
         """Whether the agent has answered and been silent for the gap; or has not answered at all."""
         if self._expects_answer and self._answer_from is None:
-            return now >= self._waiting_since + NO_ANSWER_S
+            return now >= self._waiting_since + self._no_answer_s
         quiet_since = max(self._heard_until or 0.0, self._waiting_since)
         return now >= quiet_since + rule.gap_s - 1e-9
 

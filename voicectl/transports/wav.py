@@ -23,12 +23,22 @@ class WavTransport:
     Args:
         rate: samples per second of the line.
         greeted: whether the caller waits for the agent to speak first.
+        no_answer_s: how long the caller waits for an answer before going on.
     """
 
-    def __init__(self, caller: Caller, *, rate: int, greeted: bool, clock: Clock, trace: Trace) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        *,
+        rate: int,
+        greeted: bool,
+        clock: Clock,
+        trace: Trace,
+        no_answer_s: float = 10.0,
+    ) -> None:
         self.rate = rate
         self.caller = caller.name
-        self._script = CallerScript(caller, rate, greeted=greeted)
+        self._script = CallerScript(caller, rate, greeted=greeted, no_answer_s=no_answer_s)
         self._clock = clock
         self._trace = trace
         self._start = 0.0

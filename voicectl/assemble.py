@@ -1,0 +1,133 @@
+"""The composition root: a resolved spec becomes providers, a transport and a session.
+
+Everything else is handed what it needs; only here is it known what belongs together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from voicectl import __version__
+from voicectl.call_wav import CallWav
+from voicectl.clock import Clock
+from voicectl.events import UtterancePlayed
+from voicectl.pipeline.endpointing import EndpointingRules
+from voicectl.pipeline.protocols import Message, Provider, Providers
+from voicectl.pipeline.session import AgentRules, Session
+from voicectl.pipeline.turn_taking import TurnRules
+from voicectl.providers import CATALOG, ProviderCatalog
+from voicectl.spec import STAGES, ResolvedAgent
+from voicectl.trace import Trace, storage_error
+from voicectl.transports.caller import Caller
+from voicectl.transports.wav import WavTransport
+
+Progress = Callable[[str], None]
+
+
+def rules_of(agent: ResolvedAgent) -> AgentRules:
+    """The spec as the pipeline needs it: seconds, and no provider."""
+    turn = agent.turn
+    return AgentRules(
+        name=agent.name,
+        instructions=agent.instructions.strip(),
+        greeting=agent.greeting or "",
+        endpointing=EndpointingRules(
+            threshold=agent.vad_threshold,
+            min_speech_s=turn.endpointing.min_speech_s,
+            pause_s=turn.endpointing.pause_s,
+            silence_s=turn.endpointing.silence_s,
+            sustain_s=turn.interruption.min_speech_s,
+        ),
+        turns=TurnRules(
+            speculate=turn.speculation,
+            interruptible=turn.interruption.enabled,
+            backchannels=frozenset(word.lower() for word in turn.interruption.backchannels),
+        ),
+        first_clause_words=turn.first_clause_words,
+        max_history_turns=turn.max_history_turns,
+    )
+
+
+class Engine:
+    """One agent's providers, started once and shared by all its calls."""
+
+    def __init__(self, agent: ResolvedAgent, clock: Clock, catalog: ProviderCatalog = CATALOG) -> None:
+        self.agent = agent
+        self._clock = clock
+        self._rules = rules_of(agent)
+        built: dict[str, Any] = {}
+        for stage in STAGES:
+            choice = agent.stage(stage)
+            built[stage] = catalog.load(stage, choice.provider)(choice.options, choice.model, clock)
+        self._providers = Providers(**built)
+
+    async def start(self, progress: Progress) -> None:
+        """Load and warm every stage; the first caller waits no longer than the tenth.
+
+        Raises:
+            ProviderError: a stage cannot serve.
+        """
+        for provider in self._all():
+            await provider.start(progress)
+        opening = [Message("system", self._rules.instructions)]
+        if self._rules.greeting:
+            opening.append(Message("assistant", self._rules.greeting))
+        progress("warming up the conversation")
+        await self._providers.llm.warm(tuple(opening))
+
+    async def aclose(self) -> None:
+        for provider in self._all():
+            await provider.aclose()
+
+    async def answer(self, caller: Caller, folder: Path) -> Trace:
+        """Let the agent answer one recorded caller, and keep the call in `folder`.
+
+        Raises:
+            StorageError: the recording cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=False)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        header = {"voicectl": __version__, "agent": self.agent.name, "profile": self.agent.profile}
+        trace = Trace(folder / "trace.jsonl", header)
+        rate = self.agent.line.rate
+        call_wav = CallWav(folder / "call.wav", rate)
+        line = WavTransport(
+            caller,
+            rate=rate,
+            greeted=bool(self._rules.greeting),
+            no_answer_s=self.agent.turn.no_answer_s,
+            clock=self._clock,
+            trace=trace,
+        )
+        session = Session(self._rules, self._for_call(trace), line, self._clock, trace, call_wav)
+        try:
+            await session.run()
+        finally:
+            trace.close()
+        return trace
+
+    def _for_call(self, trace: Trace) -> Providers:
+        """A scripted STT hears the truth beside the recording; it is told anew for each call."""
+        stt: Any = self._providers.stt
+        if not hasattr(stt, "for_call"):
+            return self._providers
+
+        def truth(start: float, end: float) -> str | None:
+            said = [
+                played.text or ""
+                for played in trace.of(UtterancePlayed)
+                if played.voiced_from < end and played.voiced_until > start
+            ]
+            return " ".join(said) if said else None
+
+        parts = self._providers
+        return Providers(parts.vad, stt.for_call(truth), parts.llm, parts.tts)
+
+    def _all(self) -> tuple[Provider, ...]:
+        return (self._providers.vad, self._providers.stt, self._providers.llm, self._providers.tts)
+
+

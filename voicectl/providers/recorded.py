@@ -1,0 +1,389 @@
+"""Providers that play back what a call's providers did, with every chunk's timing kept.
+
+Built from the `Streams` of a recording, for one call. Time is counted from the request: a token
+that came 130 ms after the question then comes 130 ms after it now. What the pipeline asks is
+looked up by what it asks (the conversation, the clause, the stretch of the caller's speech), not
+by its number, so a changed order still finds its answers.
+
+When something was not recorded, `on_miss` decides: "fail" raises `NotRecorded`, which names the
+nearest recorded request and what differs; "nearest" plays that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
+
+from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH
+from voicectl.clock import Clock
+from voicectl.errors import ProviderError
+from voicectl.pipeline.protocols import (
+    LlmChunk,
+    LlmRequest,
+    Message,
+    Progress,
+    Providers,
+    SttStream,
+    TextDelta,
+    Transcript,
+    TtsRequest,
+    Usage,
+    VadStream,
+)
+from voicectl.streams import (
+    LlmAsked,
+    LlmSaid,
+    LlmUsed,
+    StreamEnded,
+    Streams,
+    SttFlushed,
+    SttHeard,
+    SttOpened,
+    TtsAsked,
+    TtsSpoke,
+    VadWindows,
+)
+
+OnMiss = Literal["fail", "nearest"]
+
+_GRACE_S = 0.25  # an interruption may come a little later than it did; what would have followed is not known
+_SAME_S = 0.0005  # two stretches of speech are the same when their ends differ by less
+
+
+class NotRecorded(ProviderError):
+    """The pipeline asked for something that this recording does not hold."""
+
+
+def replayed(streams: Streams, clock: Clock, on_miss: OnMiss = "fail") -> Providers:
+    """The four providers of a recorded call."""
+    return Providers(
+        RecordedVad(streams),
+        RecordedStt(streams, clock, on_miss),
+        RecordedLlm(streams, clock, on_miss),
+        RecordedTts(streams, clock, on_miss),
+    )
+
+
+class _Recorded:
+    name = "recorded"
+
+    async def start(self, progress: Progress) -> None:
+        """Everything is in memory."""
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+
+# VAD -----------------------------------------------------------------------------------------
+
+
+class RecordedVad(_Recorded):
+    """The recorded probability of each window, in order; silence after the last."""
+
+    def __init__(self, streams: Streams) -> None:
+        self.window_s = float(streams.header["vad_window_s"])
+        self._windows = [p for chunk in streams.chunks if isinstance(chunk, VadWindows) for p in chunk.p]
+
+    def open(self) -> VadStream:
+        return _VadStream(self._windows, round(self.window_s * PIPELINE_RATE) * SAMPLE_WIDTH)
+
+
+class _VadStream:
+    def __init__(self, windows: Sequence[float], window_bytes: int) -> None:
+        self._windows = windows
+        self._window_bytes = window_bytes
+        self._bytes = 0
+        self._next = 0
+
+    def push(self, pcm: bytes) -> list[float]:
+        self._bytes += len(pcm)
+        end = self._bytes // self._window_bytes
+        found = list(self._windows[self._next : end])
+        found += [0.0] * (end - self._next - len(found))
+        self._next = end
+        return found
+
+
+# STT -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What the STT heard from `start` to `end`, `delay` seconds after it was asked."""
+
+    start: float
+    end: float
+    asked_at: float
+    text: str | None = None
+    delay: float = 0.0
+
+
+class RecordedStt(_Recorded):
+    """Answers a flush with what was heard of the same stretch of the caller's speech."""
+
+    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss) -> None:
+        starts: dict[int, float] = {}
+        asked: dict[tuple[int, int], _Answer] = {}
+        for chunk in streams.chunks:
+            match chunk:
+                case SttOpened(id=id, start=start):
+                    starts[id] = start
+                case SttFlushed(id=id, flush=flush, end=end, at=at):
+                    asked[id, flush] = _Answer(starts[id], end, at)
+                case SttHeard(id=id, flush=flush, at=at, text=text) if flush:
+                    answer = asked[id, flush]
+                    answer.text, answer.delay = text, at - answer.asked_at
+                case _:
+                    pass
+        self._answers = list(asked.values())
+        self._clock = clock
+        self._on_miss: OnMiss = on_miss
+
+    def open(self, start: float) -> SttStream:
+        return _SttStream(start, self._find, self._clock)
+
+    def _find(self, start: float, end: float) -> tuple[str | None, float]:
+        """The text of the caller's speech in that stretch and how long the STT took; None: it
+        was asked, and had not answered when the call went on.
+
+        Raises:
+            NotRecorded: nobody asked for that stretch.
+        """
+        for answer in self._answers:
+            if abs(answer.start - start) < _SAME_S and abs(answer.end - end) < _SAME_S:
+                return answer.text, answer.delay
+        if self._on_miss == "fail":
+            raise NotRecorded(self._difference(start, end), where="stt:recorded", hint=_HINT)
+        # The last answer of each recorded stretch inside this one, put together.
+        inside: dict[float, _Answer] = {}
+        for answer in self._answers:
+            if answer.text is not None and answer.end > start and answer.end < end + 0.3:
+                inside[round(answer.start, 6)] = answer
+        delays = [answer.delay for answer in self._answers if answer.text is not None]
+        text = " ".join(answer.text or "" for _, answer in sorted(inside.items()))
+        return text, median(delays) if delays else 0.0
+
+    def _difference(self, start: float, end: float) -> str:
+        said = f"the STT was not asked for the caller's speech from {start:.2f} s to {end:.2f} s"
+        if not self._answers:
+            return f"{said}, nor for any other"
+        near = min(self._answers, key=lambda answer: abs(answer.start - start) + abs(answer.end - end))
+        return f"{said}; the nearest it was asked for is {near.start:.2f} s to {near.end:.2f} s (“{near.text or ''}”)"
+
+
+class _SttStream:
+    def __init__(
+        self, start: float, find: Callable[[float, float], tuple[str | None, float]], clock: Clock
+    ) -> None:
+        self._start = start
+        self._find = find
+        self._clock = clock
+        self._bytes = 0
+        self._flushes = 0
+        self._due: asyncio.Queue[tuple[float, Transcript | NotRecorded] | None] = asyncio.Queue()
+
+    def push(self, pcm: bytes) -> None:
+        self._bytes += len(pcm)
+
+    def flush(self) -> None:
+        self._flushes += 1
+        now = self._clock.now()
+        try:
+            text, delay = self._find(self._start, self._start + self._bytes / SAMPLE_WIDTH / PIPELINE_RATE)
+        except NotRecorded as miss:
+            self._due.put_nowait((now, miss))
+            return
+        if text is not None:
+            self._due.put_nowait((now + delay, Transcript(text, self._flushes)))
+
+    async def __aiter__(self) -> AsyncIterator[Transcript]:
+        while (due := await self._due.get()) is not None:
+            when, answer = due
+            await self._clock.sleep_until(when)
+            if isinstance(answer, NotRecorded):
+                raise answer
+            yield answer
+
+    async def aclose(self) -> None:
+        self._due.put_nowait(None)
+
+
+# LLM and TTS: streams of chunks after a request --------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Take:
+    """One recorded stream: its chunks by how long after the request they came."""
+
+    asked_at: float
+    key: str
+    llm: list[tuple[float, LlmChunk]] = field(default_factory=list[tuple[float, LlmChunk]])
+    pcm: list[tuple[float, bytes]] = field(default_factory=list[tuple[float, bytes]])
+    ended: float | None = None
+    how: str = "cut"
+    used: bool = False
+
+    @property
+    def length(self) -> float:
+        """Seconds from the request to the end."""
+        return (self.ended or self.asked_at) - self.asked_at
+
+
+class _Takes:
+    """Finds the take that a request should get: unused ones first, whole ones before cut ones."""
+
+    def __init__(self, stage: str, what: str, takes: Sequence[_Take], on_miss: OnMiss) -> None:
+        self._stage = stage
+        self._what = what
+        self._takes = takes
+        self._on_miss: OnMiss = on_miss
+
+    def find(self, key: str) -> _Take:
+        same = [take for take in self._takes if take.key == key]
+        if not same:
+            if self._on_miss == "fail" or not self._takes:
+                raise NotRecorded(self._difference(key), where=f"{self._stage}:recorded", hint=_HINT)
+            matcher = difflib.SequenceMatcher(b=key, autojunk=False)
+
+            def likeness(take: _Take) -> tuple[bool, float]:
+                matcher.set_seq1(take.key)
+                return take.how == "complete", matcher.ratio()
+
+            same = [max(self._takes, key=likeness)]
+        take = next((take for take in same if not take.used), None)
+        if take is None:
+            take = next((take for take in same if take.how == "complete"), same[-1])
+        take.used = True
+        return take
+
+    def instead(self, take: _Take) -> _Take | None:
+        """A whole take of the same request, for one that was cut before its end."""
+        return next((other for other in self._takes if other.key == take.key and other.how == "complete"), None)
+
+    def missing_rest(self, take: _Take) -> NotRecorded:
+        return NotRecorded(
+            f"the recorded {self._what} was {take.how} after {take.length:.2f} s, and now its rest is asked for",
+            where=f"{self._stage}:recorded",
+            hint=_HINT,
+        )
+
+    def _difference(self, key: str) -> str:
+        if not self._takes:
+            return f"no {self._what} was recorded"
+        near = max(self._takes, key=lambda take: difflib.SequenceMatcher(None, take.key, key).ratio())
+        return f"this {self._what} was not recorded; against the nearest one, {first_difference(near.key, key)}"
+
+
+_HINT = "Use --on-miss nearest, or record the call again"
+
+
+def first_difference(recorded: str, asked: str) -> str:
+    """Where two texts part, in words: the line, what was recorded and what is asked now."""
+    old, new = recorded.splitlines() or [""], asked.splitlines() or [""]
+    for number, (before, after) in enumerate(zip(old, new, strict=False), 1):
+        if before != after:
+            start = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
+            start = max(0, start - 20)
+            return f"line {number} was “{_short(before, start)}” and is “{_short(after, start)}”"
+    rest = (old if len(old) > len(new) else new)[min(len(old), len(new)) :]
+    done = "is gone" if len(old) > len(new) else "is new"
+    return f"line {min(len(old), len(new)) + 1} “{_short(rest[0], 0)}” {done}" if rest else "nothing differs"
+
+
+def _short(text: str, start: int) -> str:
+    part = text[start : start + 60]
+    return ("…" if start else "") + part + ("…" if start + 60 < len(text) else "")
+
+
+class RecordedLlm(_Recorded):
+    """Answers a conversation as it was answered then."""
+
+    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss) -> None:
+        takes: dict[int, _Take] = {}
+        for chunk in streams.chunks:
+            match chunk:
+                case LlmAsked(id=id, at=at, messages=messages):
+                    takes[id] = _Take(at, _conversation(messages))
+                case LlmSaid(id=id, at=at, text=text):
+                    takes[id].llm.append((at - takes[id].asked_at, TextDelta(text)))
+                case LlmUsed(id=id, at=at):
+                    usage = Usage(chunk.prompt_tokens, chunk.cached_tokens, chunk.completion_tokens)
+                    takes[id].llm.append((at - takes[id].asked_at, usage))
+                case StreamEnded(stage="llm", id=id, at=at, how=how):
+                    takes[id].ended, takes[id].how = at, how
+                case _:
+                    pass
+        self._takes = _Takes("llm", "conversation", list(takes.values()), on_miss)
+        self._clock = clock
+
+    async def warm(self, messages: tuple[Message, ...]) -> None:
+        """What was warm then is warm now."""
+
+    async def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
+        asked_at = self._clock.now()
+        take = self._takes.find(_conversation((message.role, message.content) for message in request.messages))
+        count = 0
+        for delay, chunk in take.llm:
+            await self._clock.sleep_until(asked_at + delay)
+            count += 1
+            yield chunk
+        if take.how.startswith("failed: "):
+            raise ProviderError(take.how.removeprefix("failed: "))
+        if take.how != "complete":
+            whole = self._takes.instead(take)
+            if whole is None:
+                await self._clock.sleep_until(asked_at + take.length + _GRACE_S)
+                raise self._takes.missing_rest(take)
+            for delay, chunk in whole.llm[count:]:
+                await self._clock.sleep_until(asked_at + delay)
+                yield chunk
+
+
+class RecordedTts(_Recorded):
+    """Speaks a clause as it was spoken then."""
+
+    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss) -> None:
+        self.rate = int(streams.header["tts_rate"])
+        takes: dict[int, _Take] = {}
+        for chunk in streams.chunks:
+            match chunk:
+                case TtsAsked(id=id, at=at, text=text):
+                    takes[id] = _Take(at, text)
+                case TtsSpoke(id=id, at=at, offset=offset, size=size):
+                    takes[id].pcm.append((at - takes[id].asked_at, streams.audio[offset : offset + size]))
+                case StreamEnded(stage="tts", id=id, at=at, how=how):
+                    takes[id].ended, takes[id].how = at, how
+                case _:
+                    pass
+        self._takes = _Takes("tts", "clause", list(takes.values()), on_miss)
+        self._clock = clock
+
+    async def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
+        asked_at = self._clock.now()
+        take = self._takes.find(request.text)
+        count = 0
+        for delay, pcm in take.pcm:
+            await self._clock.sleep_until(asked_at + delay)
+            count += 1
+            yield pcm
+        if take.how.startswith("failed: "):
+            raise ProviderError(take.how.removeprefix("failed: "))
+        if take.how != "complete":
+            whole = self._takes.instead(take)
+            if whole is None:
+                await self._clock.sleep_until(asked_at + take.length + _GRACE_S)
+                raise self._takes.missing_rest(take)
+            for delay, pcm in whole.pcm[count:]:
+                await self._clock.sleep_until(asked_at + delay)
+                yield pcm
+        else:
+            await self._clock.sleep_until(asked_at + take.length)
+
+
+def _conversation(messages: Iterable[tuple[str, str]]) -> str:
+    """A conversation as text, one message a line, for comparing and for telling differences."""
+    return "\n".join(f"{role}: {content}" for role, content in messages)

@@ -1,0 +1,194 @@
+"""Providers that record: each wraps another, and writes what came and when to a `StreamLog`.
+
+They are made for one call, around providers that all calls share; starting and closing those is
+not their business. What they pass on is what they were given, at the time they were given it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH
+from voicectl.errors import ProviderError
+from voicectl.pipeline.protocols import (
+    Llm,
+    LlmChunk,
+    LlmRequest,
+    Message,
+    Progress,
+    Providers,
+    Stt,
+    SttStream,
+    TextDelta,
+    Transcript,
+    Tts,
+    TtsRequest,
+    Vad,
+    VadStream,
+)
+from voicectl.streams import (
+    LlmAsked,
+    LlmSaid,
+    LlmUsed,
+    StreamEnded,
+    StreamLog,
+    SttClosed,
+    SttFlushed,
+    SttHeard,
+    SttOpened,
+    TtsAsked,
+    VadWindows,
+)
+
+
+def recorded_to(log: StreamLog, providers: Providers) -> Providers:
+    """The same providers for one call, with everything they do written to `log`."""
+    return Providers(
+        RecordingVad(providers.vad, log),
+        RecordingStt(providers.stt, log),
+        RecordingLlm(providers.llm, log),
+        RecordingTts(providers.tts, log),
+    )
+
+
+class _Recording:
+    def __init__(self, name: str, log: StreamLog) -> None:
+        self.name = name
+        self._log = log
+
+    async def start(self, progress: Progress) -> None:
+        """The wrapped provider was started by its owner."""
+
+    async def aclose(self) -> None:
+        """The wrapped provider is closed by its owner."""
+
+
+class RecordingVad(_Recording):
+    def __init__(self, inner: Vad, log: StreamLog) -> None:
+        super().__init__(inner.name, log)
+        self._inner = inner
+        self.window_s = inner.window_s
+
+    def open(self) -> VadStream:
+        return _VadStream(self._inner.open(), self._log)
+
+
+class _VadStream:
+    def __init__(self, inner: VadStream, log: StreamLog) -> None:
+        self._inner = inner
+        self._log = log
+
+    def push(self, pcm: bytes) -> list[float]:
+        before = self._log.now()
+        windows = self._inner.push(pcm)
+        if windows:
+            after = self._log.now()
+            self._log.write(VadWindows(at=after, p=tuple(windows), cpu_us=round((after - before) * 1e6)))
+        return windows
+
+
+class RecordingStt(_Recording):
+    def __init__(self, inner: Stt, log: StreamLog) -> None:
+        super().__init__(inner.name, log)
+        self._inner = inner
+
+    def open(self, start: float) -> SttStream:
+        return _SttStream(self._inner.open(start), self._log, start)
+
+
+class _SttStream:
+    def __init__(self, inner: SttStream, log: StreamLog, start: float) -> None:
+        self._inner = inner
+        self._log = log
+        self._id = log.next_id()
+        self._start = start
+        self._bytes = 0
+        self._flushes = 0
+        self._closed = False
+        log.write(SttOpened(at=log.now(), id=self._id, start=start))
+
+    def push(self, pcm: bytes) -> None:
+        self._bytes += len(pcm)
+        self._inner.push(pcm)
+
+    def flush(self) -> None:
+        self._flushes += 1
+        end = self._start + self._bytes / SAMPLE_WIDTH / PIPELINE_RATE
+        self._log.write(SttFlushed(at=self._log.now(), id=self._id, flush=self._flushes, end=end))
+        self._inner.flush()
+
+    async def __aiter__(self) -> AsyncIterator[Transcript]:
+        async for transcript in self._inner:
+            self._log.write(
+                SttHeard(at=self._log.now(), id=self._id, text=transcript.text, flush=transcript.flush)
+            )
+            yield transcript
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._log.write(SttClosed(at=self._log.now(), id=self._id))
+        await self._inner.aclose()
+
+
+class RecordingLlm(_Recording):
+    def __init__(self, inner: Llm, log: StreamLog) -> None:
+        super().__init__(inner.name, log)
+        self._inner = inner
+
+    async def warm(self, messages: tuple[Message, ...]) -> None:
+        await self._inner.warm(messages)
+
+    async def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
+        log = self._log
+        stream = log.next_id()
+        messages = tuple((message.role, message.content) for message in request.messages)
+        log.write(LlmAsked(at=log.now(), id=stream, messages=messages))
+        how = "cancelled"
+        try:
+            async with aclosing(self._inner.generate(request)) as chunks:
+                async for chunk in chunks:
+                    if isinstance(chunk, TextDelta):
+                        log.write(LlmSaid(at=log.now(), id=stream, text=chunk.text))
+                    else:
+                        log.write(
+                            LlmUsed(
+                                at=log.now(),
+                                id=stream,
+                                prompt_tokens=chunk.prompt_tokens,
+                                cached_tokens=chunk.cached_tokens,
+                                completion_tokens=chunk.completion_tokens,
+                            )
+                        )
+                    yield chunk
+            how = "complete"
+        except ProviderError as error:
+            how = f"failed: {error}"
+            raise
+        finally:
+            log.write(StreamEnded(at=log.now(), stage="llm", id=stream, how=how))
+
+
+class RecordingTts(_Recording):
+    def __init__(self, inner: Tts, log: StreamLog) -> None:
+        super().__init__(inner.name, log)
+        self._inner = inner
+        self.rate = inner.rate
+
+    async def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
+        log = self._log
+        stream = log.next_id()
+        log.write(TtsAsked(at=log.now(), id=stream, text=request.text))
+        how = "cancelled"
+        try:
+            async with aclosing(self._inner.synthesize(request)) as audio:
+                async for pcm in audio:
+                    log.write_audio(stream, pcm)
+                    yield pcm
+            how = "complete"
+        except ProviderError as error:
+            how = f"failed: {error}"
+            raise
+        finally:
+            log.write(StreamEnded(at=log.now(), stage="tts", id=stream, how=how))

@@ -1,0 +1,74 @@
+"""The line of a recorded call: the caller's channel of `call.wav` again, frame by frame.
+
+The caller says what they said when they said it, whatever the agent does now. What was known of
+the caller (the utterances with their truth) is noted in the new trace at the same instants. After
+the recording's end the caller is silent, until the agent has had its say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from voicectl.audio import FRAME_S, SAMPLE_WIDTH
+from voicectl.clock import Clock
+from voicectl.events import UtterancePlayed
+from voicectl.pipeline.protocols import Frame
+from voicectl.trace import Trace
+
+AFTER_S = 10.0
+"""How long the line stays open for an agent that still has something to say."""
+
+_QUIET_S = 0.9
+
+
+class RecordedLine:
+    """Plays the caller's side of a recording.
+
+    Args:
+        caller: who it was.
+        pcm: the caller's channel, s16le at `rate`.
+        played: the utterances of the recording, in order.
+    """
+
+    def __init__(
+        self, caller: str, pcm: bytes, rate: int, played: Sequence[UtterancePlayed], clock: Clock, trace: Trace
+    ) -> None:
+        self.rate = rate
+        self.caller = caller
+        self._pcm = pcm
+        self._played = list(played)
+        self._clock = clock
+        self._trace = trace
+        self._start = 0.0
+        self._sent_until = 0.0
+
+    async def frames(self, start: float) -> AsyncIterator[Frame]:
+        self._start = start
+        size = round(self.rate * FRAME_S) * SAMPLE_WIDTH
+        whole = len(self._pcm) // size
+        index = 0
+        due = 0
+        while index < whole or self._wait_on(index * FRAME_S, whole * FRAME_S):
+            at = index * FRAME_S
+            while due < len(self._played) and self._played[due].at < at + FRAME_S / 2:
+                self._trace.append(self._played[due])
+                due += 1
+            pcm = self._pcm[index * size : (index + 1) * size] if index < whole else bytes(size)
+            index += 1
+            await self._clock.sleep_until(start + index * FRAME_S)
+            yield Frame(pcm, at)
+
+    def send(self, pcm: bytes) -> float:
+        now = self._clock.now() - self._start
+        if not pcm:
+            return now
+        at = self._sent_until if now - self._sent_until < FRAME_S else now
+        self._sent_until = at + FRAME_S
+        return at
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+    def _wait_on(self, now: float, end: float) -> bool:
+        """After the recording: whether the agent was heard a moment ago."""
+        return now < min(self._sent_until + _QUIET_S, end + AFTER_S)
