@@ -5,7 +5,7 @@ Everything else is handed what it needs; only here is it known what belongs toge
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from voicectl.pipeline.protocols import Message, Provider, Providers
 from voicectl.pipeline.session import AgentRules, Session
 from voicectl.pipeline.turn_taking import TurnRules
 from voicectl.providers import CATALOG, ProviderCatalog
+from voicectl.providers.recording import recorded_to
 from voicectl.spec import STAGES, ResolvedAgent
+from voicectl.streams import StreamLog
 from voicectl.trace import Trace, storage_error
 from voicectl.transports.caller import Caller
 from voicectl.transports.wav import WavTransport
@@ -53,7 +55,9 @@ def rules_of(agent: ResolvedAgent) -> AgentRules:
 class Engine:
     """One agent's providers, started once and shared by all its calls."""
 
-    def __init__(self, agent: ResolvedAgent, clock: Clock, catalog: ProviderCatalog = CATALOG) -> None:
+    def __init__(
+        self, agent: ResolvedAgent, clock: Clock, env: Mapping[str, str], catalog: ProviderCatalog = CATALOG
+    ) -> None:
         self.agent = agent
         self._clock = clock
         self._rules = rules_of(agent)
@@ -89,9 +93,11 @@ class Engine:
         """
         try:
             folder.mkdir(parents=True, exist_ok=False)
+            (folder / "spec.yaml").write_text(self.agent.to_yaml(), encoding="utf-8")
         except OSError as error:
             raise storage_error(folder, error) from error
         header = {"voicectl": __version__, "agent": self.agent.name, "profile": self.agent.profile}
+        log = StreamLog(folder, {**header, **self._stream_header()})
         trace = Trace(folder / "trace.jsonl", header)
         rate = self.agent.line.rate
         call_wav = CallWav(folder / "call.wav", rate)
@@ -103,11 +109,14 @@ class Engine:
             clock=self._clock,
             trace=trace,
         )
-        session = Session(self._rules, self._for_call(trace), line, self._clock, trace, call_wav)
+        providers = recorded_to(log, self._for_call(trace))
+        session = Session(self._rules, providers, line, self._clock, trace, call_wav)
+        log.now = session.now
         try:
             await session.run()
         finally:
             trace.close()
+            log.close()
         return trace
 
     def _for_call(self, trace: Trace) -> Providers:
@@ -127,7 +136,14 @@ class Engine:
         parts = self._providers
         return Providers(parts.vad, stt.for_call(truth), parts.llm, parts.tts)
 
+    def _stream_header(self) -> dict[str, Any]:
+        """What replay must know of the providers."""
+        stages = {stage: self.agent.stage(stage) for stage in STAGES}
+        return {
+            "vad_window_s": self._providers.vad.window_s,
+            "tts_rate": self._providers.tts.rate,
+            "providers": {stage: [choice.provider, choice.model] for stage, choice in stages.items()},
+        }
+
     def _all(self) -> tuple[Provider, ...]:
         return (self._providers.vad, self._providers.stt, self._providers.llm, self._providers.tts)
-
-

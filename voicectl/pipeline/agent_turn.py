@@ -60,12 +60,14 @@ async def speak(
             playout.begin_clause(text)
             notes.note(TtsRequested(at=notes.now(), reply=reply, index=index))
             size = 0
-            async with aclosing(tts.synthesize(TtsRequest(text.strip(), reply, index))) as audio:
-                async for pcm in audio:
-                    if not size:
-                        notes.note(TtsFirstAudio(at=notes.now(), reply=reply, index=index))
-                    size += len(pcm)
-                    playout.add(resampler.push(pcm))
+            with _blame("tts"):
+                async with aclosing(tts.synthesize(TtsRequest(text.strip(), reply, index))) as audio:
+                    async for pcm in audio:
+                        if pcm and not size:
+                            notes.note(TtsFirstAudio(at=notes.now(), reply=reply, index=index))
+                        size += len(pcm)
+                        playout.add(resampler.push(pcm))
+            playout.end_clause()
             notes.note(TtsFinished(at=notes.now(), reply=reply, index=index, seconds=size / 2 / tts.rate))
             index += 1
         if index:
@@ -83,18 +85,20 @@ async def answer(
     usage = Usage()
     index = 0
     notes.note(LlmRequested(at=notes.now(), reply=reply))
-    async with aclosing(llm.generate(request)) as chunks:
-        async for chunk in chunks:
-            if isinstance(chunk, Usage):
-                usage = chunk
-                continue
-            if not said:
-                notes.note(LlmFirstToken(at=notes.now(), reply=reply))
-            said.append(chunk.text)
-            for clause in splitter.push(chunk.text):
-                notes.note(ClauseReady(at=notes.now(), reply=reply, index=index, text=clause))
-                index += 1
-                yield clause
+    with _blame("llm"):
+        async with aclosing(llm.generate(request)) as chunks:
+            async for chunk in chunks:
+                if isinstance(chunk, Usage):
+                    usage = chunk
+                    continue
+                if chunk.text and not said:
+                    notes.note(LlmFirstToken(at=notes.now(), reply=reply))
+                if chunk.text:
+                    said.append(chunk.text)
+                for clause in splitter.push(chunk.text):
+                    notes.note(ClauseReady(at=notes.now(), reply=reply, index=index, text=clause))
+                    index += 1
+                    yield clause
     rest = splitter.finish()
     notes.note(
         LlmFinished(

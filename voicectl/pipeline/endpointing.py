@@ -64,7 +64,8 @@ class Ended:
 
 Fact = Started | Sustained | Paused | Resumed | Ended
 
-_HYSTERESIS = 0.15  # once speaking, a window this much under the threshold still is speech
+_HYSTERESIS = 0.15  # once speaking, a window this much under the threshold still is speech ...
+_LEAST_SHARE = 0.5  # ... but never one under this share of it: silence must stay silence
 
 
 class Endpointer:
@@ -89,7 +90,10 @@ class Endpointer:
         rules = self._rules
         facts: list[Fact] = []
         speaking = self._in_turn and not self._paused
-        if probability >= rules.threshold - (_HYSTERESIS if speaking else 0.0):
+        threshold = rules.threshold
+        if speaking:
+            threshold = max(threshold - _HYSTERESIS, threshold * _LEAST_SHARE)
+        if probability >= threshold:
             if self._run_from is None:
                 self._run_from = start
                 self._sustained = False

@@ -8,8 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 
 from voicectl.audio import SAMPLE_WIDTH
+
+_WORD_S = 0.3
+"""How long a word takes, as long as it is not known how long its clause is."""
+
+
+@dataclass(slots=True)
+class _Clause:
+    text: str
+    size: int = 0  # bytes of audio so far
+    ended: bool = False
+    heard: int = 0  # words
 
 
 class Playout:
@@ -27,7 +39,7 @@ class Playout:
         self._offset = 0  # into the first chunk
         self._queued = 0  # bytes not yet given out
         self._given = 0  # bytes of this reply given out
-        self._clauses: list[tuple[str, int]] = []  # text, bytes so far
+        self._clauses: list[_Clause] = []
         self._complete = False
         self._held = False
         self._changed: asyncio.Future[None] | None = None
@@ -53,20 +65,27 @@ class Playout:
     def release(self) -> None:
         """The held reply may be heard from the next frame on."""
         self._held = False
+        self._wake()
 
     def begin_clause(self, text: str) -> None:
-        self._clauses.append((text, 0))
+        self.end_clause()
+        self._clauses.append(_Clause(text))
+
+    def end_clause(self) -> None:
+        """The audio of the current clause is there to its end."""
+        if self._clauses:
+            self._clauses[-1].ended = True
 
     def add(self, pcm: bytes) -> None:
         """More audio of the current clause (s16le mono at the line's rate)."""
         if pcm:
-            text, size = self._clauses[-1]
-            self._clauses[-1] = (text, size + len(pcm))
+            self._clauses[-1].size += len(pcm)
             self._chunks.append(pcm)
             self._queued += len(pcm)
 
     def complete(self) -> None:
         """No more audio will come for this reply."""
+        self.end_clause()
         self._complete = True
         if not self._queued:
             self._wake()
@@ -96,25 +115,34 @@ class Playout:
             await self._change()
 
     async def until_played(self) -> None:
-        """Wait until the completed reply is on the line to its last sample."""
-        while not self._complete or self._queued:
+        """Wait until the completed reply is on the line to its last sample; a held one is released first."""
+        while self._held or not self._complete or self._queued:
             await self._change()
 
     def heard(self) -> str:
         """The text that has gone on the line: whole clauses, and the share of words of the current one."""
         left = self._given
         text = ""
-        for clause, size in self._clauses:
-            if left >= size and (size or left):
-                text += clause
-                left -= size
-                continue
-            words = clause.split()
-            count = int(len(words) * left / size) if size else 0
-            if count:
-                text += clause[: len(clause) - len(clause.lstrip())] + " ".join(words[:count])
-            break
+        for clause in self._clauses:
+            words = clause.text.split()
+            clause.heard = max(clause.heard, self._words_in(left, clause, len(words)))
+            if clause.heard < len(words):
+                blank = clause.text[: len(clause.text) - len(clause.text.lstrip())]
+                text += blank + " ".join(words[: clause.heard])
+                break
+            text += clause.text
+            left -= clause.size
         return text.strip()
+
+    def _words_in(self, given: int, clause: _Clause, words: int) -> int:
+        """How many of the clause's words were heard when `given` bytes of it and what follows were."""
+        if given <= 0:
+            return 0
+        if clause.ended:
+            return words if given >= clause.size else words * given // clause.size
+        # Whatever its length will be, its last word is still to come.
+        size = max(clause.size, round(words * _WORD_S * self._bytes_per_second))
+        return min(words * given // size, words - 1)
 
     def _gather(self) -> bytes:
         parts: list[bytes] = []

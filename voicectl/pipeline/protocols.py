@@ -205,6 +205,20 @@ class Transport(Protocol):
     async def aclose(self) -> None: ...
 
 
+class LineRecorder(Protocol):
+    """Keeps both sides of the line as they are heard."""
+
+    def caller(self, pcm: bytes) -> None:
+        """The caller's next frame."""
+        ...
+
+    def agent(self, pcm: bytes, at: float) -> None:
+        """A frame of the agent, heard from `at` seconds of the call on."""
+        ...
+
+    def close(self) -> None: ...
+
+
 # All of an agent's parts ---------------------------------------------------------------------
 
 

@@ -13,7 +13,6 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from voicectl.audio import FRAME_S, PIPELINE_RATE, Resampler
-from voicectl.call_wav import CallWav
 from voicectl.clock import Clock
 from voicectl.errors import ProviderError
 from voicectl.events import (
@@ -39,7 +38,7 @@ from voicectl.pipeline import turn_taking
 from voicectl.pipeline.agent_turn import Clauses, answer, recite, speak
 from voicectl.pipeline.endpointing import Ended, Endpointer, EndpointingRules, Fact, Paused, Resumed, Started
 from voicectl.pipeline.playout import Playout
-from voicectl.pipeline.protocols import Frame, LlmRequest, Message, Providers, SttStream, Transport
+from voicectl.pipeline.protocols import Frame, LineRecorder, LlmRequest, Message, Providers, SttStream, Transport
 from voicectl.pipeline.turn_taking import (
     CancelReply,
     CommitReply,
@@ -96,7 +95,7 @@ class Session:
         transport: Transport,
         clock: Clock,
         trace: Trace,
-        call_wav: CallWav | None = None,
+        call_wav: LineRecorder | None = None,
     ) -> None:
         self._agent = agent
         self._providers = providers

@@ -12,6 +12,8 @@ The policy, in words:
   pauses: a backchannel ("mhm") or no words leave the agent speaking, words interrupt.
 - Speech before the answer became audible takes the answer back: the caller had not finished, so
   the next turn carries the text of the last.
+- Speech before the text of the last turn is known continues it: one STT stream hears both.
+- What was said to an agent that could not be interrupted is answered when it has finished.
 - A turn without words gets no answer.
 """
 
@@ -139,7 +141,7 @@ class DropTurn:
     """The turn gets no answer."""
 
     turn: int
-    reason: Literal["no words", "backchannel"]
+    reason: Literal["no words", "backchannel", "caller went on"]
     text: str
 
 
@@ -161,7 +163,7 @@ class State:
         speech_at: when the current speech began.
         pause: number of the turn's last pause, from 1: what the STT was last asked for.
         text: what the current pause's transcript says; None while it is awaited.
-        overlap: the turn began while the agent was audible.
+        overlap: caller and agent speak at once in this turn, and the agent has not been stopped.
         agent: "thinking" has a reply that nobody has heard yet; `held` while it may not be heard.
         answered: the text that the current reply answers.
         carry: text of earlier turns whose answer was taken back unheard.
@@ -193,41 +195,42 @@ def step(state: State, happened: Input, rules: TurnRules) -> tuple[State, list[A
             return state, actions
         case Sustained():
             if state.overlap and state.agent == "speaking" and rules.interruptible:
-                return replace(state, agent="silent"), [InterruptReply(state.turn, state.speech_at)]
+                # The agent was stopped for it, so whatever it says gets an answer.
+                return replace(state, agent="silent", overlap=False), [InterruptReply(state.turn, state.speech_at)]
             return state, []
         case Paused():
             return replace(state, caller="paused", text=None, pause=state.pause + 1), [AskTranscript()]
         case Heard(turn, text, pause):
             current = turn == state.turn and pause == state.pause and state.caller in ("paused", "ended")
             # Otherwise the caller has gone on since: the next pause asks again.
-            return _heard(state, text, rules) if current else (state, [])
+            return _heard(state, text, rules) if current and state.text is None else (state, [])
         case Ended():
             state = replace(state, caller="ended")
             return _conclude(state, rules) if state.text is not None else (state, [])
         case ReplyBegun():
             return replace(state, agent="thinking", held=False, answered=""), []
         case ReplyAudible():
-            return replace(state, agent="speaking", held=False), []
+            overlap = state.overlap or state.caller in ("speaking", "paused")  # the greeting, over a caller
+            return replace(state, agent="speaking", held=False, overlap=overlap), []
         case ReplyOver():
-            return replace(state, agent="silent", held=False, answered=""), []
+            state = replace(state, agent="silent", held=False, answered="")
+            return _answer(state, state.carry) if state.carry and state.caller == "silent" else (state, [])
 
 
 def _started(state: State, at: float) -> tuple[State, list[Action]]:
     """A new turn. An answer nobody has heard is taken back: the caller had not finished."""
     actions: list[Action] = []
-    carry = state.carry
-    if state.caller == "ended":  # the text of the last turn never came; it is lost with its stream
-        actions.append(StopListening())
     if state.agent == "thinking" and state.answered:
         actions.append(CancelReply("caller went on"))
-        carry = state.answered
-        state = replace(state, agent="silent", held=False, answered="")
+        state = replace(state, agent="silent", held=False, answered="", carry=state.answered)
     turn = state.turn + 1
-    actions.append(Listen(turn, at))
-    state = replace(
-        state, turn=turn, caller="speaking", speech_at=at, pause=0, text=None, overlap=state.agent == "speaking", carry=carry
-    )
-    return state, actions
+    if state.caller == "ended":
+        actions.append(DropTurn(state.turn, "caller went on", ""))
+    else:
+        actions.append(Listen(turn, at))
+        state = replace(state, pause=0)
+    overlap = state.agent == "speaking"
+    return replace(state, turn=turn, caller="speaking", speech_at=at, text=None, overlap=overlap), actions
 
 
 def _heard(state: State, text: str, rules: TurnRules) -> tuple[State, list[Action]]:
@@ -236,7 +239,7 @@ def _heard(state: State, text: str, rules: TurnRules) -> tuple[State, list[Actio
     if state.overlap and state.agent == "speaking":
         if rules.interruptible and _has_words(text) and not is_backchannel(text, rules.backchannels):
             actions.append(InterruptReply(state.turn, state.speech_at))
-            state = replace(state, agent="silent")
+            state = replace(state, agent="silent", overlap=False)
         elif state.caller == "paused":
             return state, []
     if state.caller == "ended":
@@ -258,18 +261,23 @@ def _conclude(state: State, rules: TurnRules) -> tuple[State, list[Action]]:
         reason = "backchannel" if _has_words(text) else "no words"
         actions.append(DropTurn(state.turn, reason, text))
         if state.carry and state.agent == "silent":
-            actions.append(StartReply(state.turn, state.carry, held=False))
-            return replace(done, agent="thinking", held=False, answered=state.carry, carry=""), actions
+            done, more = _answer(done, state.carry)
+            return done, actions + more
         return done, actions
     if state.agent == "thinking" and state.held:
         actions.append(CommitReply(state.turn))
         return replace(done, held=False, carry=""), actions
     if state.agent == "silent":
-        answer = _join(state.carry, text)
-        actions.append(StartReply(state.turn, answer, held=False))
-        return replace(done, agent="thinking", held=False, answered=answer, carry=""), actions
-    # The agent may not be interrupted and still speaks: what was said joins the next turn.
+        done, more = _answer(done, _join(state.carry, text))
+        return done, actions + more
+    # The agent may not be interrupted and still speaks: it answers when it has finished.
     return replace(done, carry=_join(state.carry, text)), actions
+
+
+def _answer(state: State, text: str) -> tuple[State, list[Action]]:
+    """Answer at once what the caller has said."""
+    state = replace(state, agent="thinking", held=False, answered=text, carry="")
+    return state, [StartReply(state.turn, text, held=False)]
 
 
 def _worth_answering(state: State, text: str, rules: TurnRules) -> bool:

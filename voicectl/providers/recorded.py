@@ -176,9 +176,7 @@ class RecordedStt(_Recorded):
 
 
 class _SttStream:
-    def __init__(
-        self, start: float, find: Callable[[float, float], tuple[str | None, float]], clock: Clock
-    ) -> None:
+    def __init__(self, start: float, find: Callable[[float, float], tuple[str | None, float]], clock: Clock) -> None:
         self._start = start
         self._find = find
         self._clock = clock

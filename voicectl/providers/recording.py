@@ -120,9 +120,7 @@ class _SttStream:
 
     async def __aiter__(self) -> AsyncIterator[Transcript]:
         async for transcript in self._inner:
-            self._log.write(
-                SttHeard(at=self._log.now(), id=self._id, text=transcript.text, flush=transcript.flush)
-            )
+            self._log.write(SttHeard(at=self._log.now(), id=self._id, text=transcript.text, flush=transcript.flush))
             yield transcript
 
     async def aclose(self) -> None:

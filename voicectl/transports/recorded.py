@@ -71,4 +71,4 @@ class RecordedLine:
 
     def _wait_on(self, now: float, end: float) -> bool:
         """After the recording: whether the agent was heard a moment ago."""
-        return now < min(self._sent_until + _QUIET_S, end + AFTER_S)
+        return now < min(self._sent_until + _QUIET_S, end + AFTER_S) - FRAME_S / 2

@@ -1,0 +1,212 @@
+"""`voicectl bench`: recorded callers call the agent; the report says how long each one waited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from voicectl.cli import console
+from voicectl.cli.machine import Usage
+from voicectl.cli.options import AGENTS_FILE, AgentArgument, FileOption, ProfileOption, SetOption
+from voicectl.errors import EXIT_INTERRUPTED, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from voicectl.bench.run import Plan
+    from voicectl.clock import Clock
+    from voicectl.spec import ResolvedAgent
+    from voicectl.trace import Trace
+    from voicectl.transports.caller import Caller
+
+RECORDINGS = Path("recordings")
+RUNS = Path("runs")
+
+
+def bench(
+    agent: AgentArgument = None,
+    file: FileOption = AGENTS_FILE,
+    profile: ProfileOption = None,
+    callers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--callers",
+            "-c",
+            metavar="PATH",
+            help="Who calls: a folder or YAML of utterances, or a folder of such folders. Repeatable. "
+            "Default: those in recordings/ that are meant for the agent.",
+        ),
+    ] = None,
+    calls: Annotated[
+        int | None, typer.Option("--calls", "-n", min=1, help="How many calls. Default: one from each caller.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="How many calls at once.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where calls are kept. Default: below runs/.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON, too.")] = None,
+    set_: SetOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the report.")] = False,
+) -> int:
+    """Let recorded callers call an agent, and report how long each one waited.
+
+    Every call is kept: call.wav (left caller, right agent), trace.jsonl, and
+    every provider's stream. Thresholds decide the exit code.
+
+    Example: voicectl bench coffee --callers recordings/coffee-order --calls 20
+    """
+    from voicectl.bench.run import Plan
+    from voicectl.clock import run_on
+    from voicectl.providers import CATALOG
+    from voicectl.spec import resolve
+
+    resolved = resolve(agent, profile, set_ or [], env=console.env(), catalog=CATALOG, agents_file=file)
+    who = _callers(callers, resolved)
+    if json is not None:
+        _check_writable(json)
+    folder = _new_folder(out, resolved)
+    plan = Plan(who, calls or len(who), concurrency)
+    progress = console.ProgressLine(quiet=quiet)
+    try:
+        _pull_weights(resolved, progress)
+        usage = Usage()
+
+        async def main(clock: Clock) -> bool:
+            return await _make_calls(clock, resolved, plan, folder, progress)
+
+        complete = run_on(resolved.clock, main)
+    finally:
+        progress.done()
+    code = _report(folder, resolved, usage, json, complete=complete)
+    if not quiet:
+        console.err(f"calls kept in {folder}")
+    return code if complete else EXIT_INTERRUPTED
+
+
+def _callers(paths: Sequence[Path] | None, agent: ResolvedAgent) -> list[Caller]:
+    from voicectl.bench.callers import load_callers
+
+    if paths:
+        return [caller for path in paths for caller in load_callers(path)]
+    who = [caller for caller in load_callers(RECORDINGS) if caller.agent in (None, agent.name)]
+    if not who:
+        raise UsageError(
+            f"no caller in {RECORDINGS}/ is meant for the agent '{agent.name}'", hint="Name some: --callers"
+        )
+    return who
+
+
+def _pull_weights(agent: ResolvedAgent, progress: console.ProgressLine) -> None:
+    """Fetch what the agent's models need and is not here yet, saying how much."""
+    from voicectl.spec import STAGES
+    from voicectl.weights import WEIGHTS, open_store
+
+    wanted = {agent.stage(stage).model for stage in STAGES if agent.stage(stage).provider == "local"}
+    store = open_store(console.env())
+    missing = [each for each in WEIGHTS if each.name in wanted and store.status(each.name).state == "missing"]
+    if missing:
+        total = console.size(sum(each.bytes for each in missing))
+        progress(f"fetching {', '.join(each.name for each in missing)}: {total}, once")
+        store.pull([each.name for each in missing], progress.bytes)
+
+
+async def _make_calls(
+    clock: Clock, agent: ResolvedAgent, plan: Plan, folder: Path, progress: console.ProgressLine
+) -> bool:
+    from voicectl.assemble import Engine
+    from voicectl.bench.run import run
+
+    engine = Engine(agent, clock, console.env())
+    try:
+        await engine.start(progress)
+        progress(_so_far(0, plan))
+        done = 0
+
+        def on_call(number: int, caller: Caller, trace: Trace) -> None:
+            nonlocal done
+            done += 1
+            progress(_so_far(done, plan, caller.name))
+
+        return await run(plan, engine.answer, folder, clock, on_call)
+    finally:
+        await engine.aclose()
+
+
+def _so_far(done: int, plan: Plan, last: str = "") -> str:
+    return f"call {done} of {plan.calls} made" + (f", last: {last}" if last else "")
+
+
+def _report(folder: Path, agent: ResolvedAgent, usage: Usage, json: Path | None, *, complete: bool) -> int:
+    from voicectl.analysis.metrics import Run, analyse
+    from voicectl.analysis.verdict import exit_code
+    from voicectl.recording import open_recording
+    from voicectl.report.json import report_json
+    from voicectl.report.table import render_report
+
+    run = Run(
+        agent=agent.name,
+        profile=agent.profile or "none",
+        peak_rss_mb=usage.peak_rss_mb(),
+        machine=usage.machine(),
+        busy_cpus=usage.busy_cpus(),
+        interrupted=not complete,
+    )
+    calls = sorted(path.parent for path in folder.glob("*/trace.jsonl"))
+    analysis = analyse((open_recording(path) for path in calls), run, agent.thresholds)
+    render_report(analysis, console.stdout_console())
+    report = report_json(analysis)
+    for path in filter(None, (folder / "report.json", json)):
+        _write_json(path, report)
+    return exit_code(analysis.verdicts)
+
+
+def _write_json(path: Path, report: object) -> None:
+    import json
+
+    from voicectl.trace import storage_error
+
+    try:
+        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _check_writable(path: Path) -> None:
+    """Before the run, not after it."""
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UsageError(f"cannot write the report: {why}", where=str(path)) from error
+
+
+def _new_folder(out: Path | None, agent: ResolvedAgent) -> Path:
+    """The folder of this run: empty, writable, and holding the spec as it was resolved.
+
+    Raises:
+        UsageError: it cannot be made, or already holds calls.
+        StorageError: it cannot be written to.
+    """
+    folder = out or _free(RUNS / f"{console.now():%Y%m%d-%H%M%S}-{agent.name}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UsageError("this folder is not empty", where=str(folder), hint="Choose another one with --out")
+        (folder / "spec.yaml").write_text(agent.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        if error.errno == 28:  # no space left
+            raise StorageError(f"cannot write: {why}", where=str(folder), hint="Free some space") from error
+        raise UsageError(
+            f"cannot keep calls here: {why}", where=str(folder), hint="Choose another one with --out"
+        ) from error
+    return folder
+
+
+def _free(folder: Path) -> Path:
+    """That folder, or the next free name when two runs start in one second."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in range(2, 1000))
+    return next(path for path in (folder, *numbered) if not path.exists())

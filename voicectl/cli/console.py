@@ -1,0 +1,204 @@
+"""The only door to the outside of the process: environment, terminal, dates, standard streams.
+
+Results go to stdout, progress and errors to stderr. Colour only on a terminal that wants it
+(`NO_COLOR`, `TERM=dumb`). Imports nothing heavy: `rich` comes when a console is asked for.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Style = Literal["bold", "dim", "red", "green", "yellow"]
+
+_CODES: dict[Style, str] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_PLAIN_WIDTH = 100  # of tables when no terminal says otherwise
+_REDRAW_S = 0.1
+
+
+def env() -> Mapping[str, str]:
+    """The environment, to be handed down."""
+    return os.environ
+
+
+def debug() -> bool:
+    """Whether people asked for tracebacks."""
+    return os.environ.get("VOICECTL_DEBUG", "") not in ("", "0")
+
+
+def set_debug() -> None:
+    """Ask for tracebacks, here and in the processes we start."""
+    os.environ["VOICECTL_DEBUG"] = "1"
+
+
+def now() -> datetime.datetime:
+    """The date and time, with its zone; for names and headers, never for measuring."""
+    return datetime.datetime.now().astimezone()
+
+
+def out(text: str = "") -> None:
+    """A line of the result."""
+    print(text, file=sys.stdout)
+
+
+def err(text: str) -> None:
+    """A line about the result: progress, warnings, errors."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def out_json(value: Any) -> None:
+    """The result for programs."""
+    import json
+
+    out(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def flush() -> None:
+    """Write what is buffered, so that a full disk or a closed pipe shows before the end."""
+    sys.stdout.flush()
+
+
+def drop_output() -> None:
+    """Nobody reads any more: let the interpreter's last flush go nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+
+
+def width() -> int:
+    """Columns to print in."""
+    return shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns
+
+
+def is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def colour(stream: TextIO) -> bool:
+    """Whether `stream` takes colour."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
+    """`text` in a style where stdout (or `stream`) takes colour."""
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if colour(stream or sys.stdout) else text
+
+
+def stdout_console() -> Console:
+    """A rich console for results."""
+    return _rich(sys.stdout)
+
+
+def stderr_console() -> Console:
+    """A rich console for progress and warnings."""
+    return _rich(sys.stderr)
+
+
+def _rich(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=stream,
+        width=None if is_terminal(stream) else width(),
+        no_color=not colour(stream),
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+
+
+def size(count: int) -> str:
+    """Bytes for people: `491 MB`."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= scale:
+            return f"{count / scale:.{0 if count >= 10 * scale else 1}f} {unit}"
+    return f"{count} B"
+
+
+def providers_in_words(providers: Mapping[str, str]) -> str:
+    """Who does the work: `local`, or `vad webrtc, else local`."""
+    common = max(providers.values(), key=list(providers.values()).count)
+    others = [f"{stage} {provider}" for stage, provider in providers.items() if provider != common]
+    return f"{', '.join(others)}, else {common}" if others else common
+
+
+# Tables ----------------------------------------------------------------------------------------
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns two spaces apart; the last one wraps under itself to fit the terminal."""
+    body = [list(row) for row in rows]
+    widths = [max(len(row[index]) for row in [list(header), *body]) for index in range(len(header))]
+    for number, row in enumerate([[name.upper() for name in header], *body]):
+        for line in _lines(row, widths):
+            out(styled(line, "dim") if number == 0 else line)
+
+
+def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    import textwrap
+
+    head = "".join(cell.ljust(wide + 2) for cell, wide in zip(row[:-1], widths[:-1], strict=True))
+    room = max(20, width() - len(head))
+    last = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
+    return [(head if number == 0 else " " * len(head)) + piece for number, piece in enumerate(last)]
+
+
+# Progress --------------------------------------------------------------------------------------
+
+
+class ProgressLine:
+    """What a slow step is doing, on stderr: one line that changes on a terminal, else a line a step.
+
+    Call it with a text (`Progress` of the pipeline), or `bytes(...)` for a download.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._stream = sys.stderr
+        self._live = is_terminal(sys.stderr)
+        self._shown = ""
+        self._drawn = 0.0
+
+    def __call__(self, text: str) -> None:
+        if text == self._shown or self._quiet:
+            return
+        self._shown = text
+        if self._live:
+            self._draw(text)
+        else:
+            err(text)
+
+    def bytes(self, name: str, done: int, total: int, note: str) -> None:
+        """A download or a check: `note` says which; both numbers 0 where there is no measure."""
+        if self._quiet:
+            return
+        if not self._live or total == 0:
+            self(f"{name}: {note}")
+            return
+        import time
+
+        moment = time.monotonic()
+        if moment - self._drawn < _REDRAW_S and done < total:
+            return
+        self._drawn = moment
+        filled = round(20 * done / total)
+        bar = "█" * filled + "·" * (20 - filled)
+        self._draw(f"{name}  {bar}  {size(done)} of {size(total)}  {note}")
+
+    def done(self) -> None:
+        """Clear the line for what comes next."""
+        if self._live:
+            self._draw("")
+        self._shown = ""
+
+    def _draw(self, text: str) -> None:
+        room = shutil.get_terminal_size((80, 24)).columns - 1
+        shown = text if len(text) <= room else text[: room - 1] + "…"
+        self._stream.write(f"\r\x1b[2K{shown}")
+        self._stream.flush()

@@ -1,0 +1,1 @@
+"""A recorded call runs again: the same pipeline, recorded providers, the virtual clock."""

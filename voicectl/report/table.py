@@ -1,0 +1,275 @@
+"""The terminal report of a run. Reads well at 80 columns and at 120; plain text where no terminal is.
+
+Order: the answer first (how long callers waited), then the percentiles, the turns that explain them,
+how far the pipeline's stamps are from the sound, what else happened, thresholds, warnings.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from voicectl.analysis.definitions import STAGES, Share
+from voicectl.analysis.metrics import Analysis, Turn
+from voicectl.analysis.percentiles import Figure, Value, summarise
+from voicectl.analysis.verdict import Verdict
+from voicectl.report.warnings import cautions
+
+WORST = 3
+_WIDE = 110  # columns from which an interval stands beside its figure instead of under it
+_ASCII = str.maketrans(
+    {
+        "█": "#",
+        "·": "-",
+        "–": "-",
+        "≥": ">=",
+        "±": "+-",
+        "“": '"',
+        "”": '"',
+        "…": "...",
+        "∞": "inf",
+        "→": "->",
+        "−": "-",
+    }
+)
+_COLOURS = {"pass": "green", "fail": "bold red", "undecided": "yellow"}
+
+
+def render_report(analysis: Analysis, console: Console) -> None:
+    """Print the report."""
+    with console.capture() as printed:
+        for position, section in enumerate(_sections(analysis, console.width)):
+            if position:
+                console.print()
+            console.print(section, highlight=False)
+    text = re.sub(r" +$", "", printed.get(), flags=re.MULTILINE)
+    console.file.write(text.translate(_ASCII) if console.options.ascii_only else text)
+
+
+def _sections(analysis: Analysis, width: int) -> Iterator[RenderableType]:
+    yield _headline(analysis)
+    if analysis.durations["voice_to_voice_ms"].n:
+        yield _percentiles(analysis, wide=width >= _WIDE)
+    if analysis.counted:
+        yield _waterfalls(analysis.counted, width)
+        yield _stamps(analysis)
+    yield _facts(analysis)
+    if analysis.verdicts:
+        yield _thresholds(analysis)
+    if found := cautions(analysis):
+        table = Table.grid(padding=(0, 2))
+        for caution in found:
+            table.add_row(Text("seen", "yellow"), Text(caution.seen))
+            table.add_row(Text("why", "dim"), Text(caution.why))
+            table.add_row(Text("do", "dim"), Text(caution.do))
+        yield Group(_title("Warnings"), table)
+
+
+def _title(text: str) -> Text:
+    return Text(text, "bold")
+
+
+# How long ----------------------------------------------------------------------------------------
+
+
+def _headline(analysis: Analysis) -> Text:
+    run = analysis.run
+    how = "measured (wall clock)" if analysis.times == "measured" else "modelled (virtual clock)"
+    waited = analysis.durations["voice_to_voice_ms"]
+    text = Text.assemble((run.agent, "bold"), f" · profile {run.profile} · {how}")
+    text.append(f" · {_plural(len(analysis.calls), 'call')} · {_plural(len(analysis.turns), 'turn')}\n")
+    text.append("Callers waited ")
+    for label, figure in (("P50", waited.p50), ("P95", waited.p95)):
+        text.append(" · " if label == "P95" else "")
+        text.append(f"{label} {_ms(figure)}{' ms' if figure.value is not None else ''}", "bold cyan")
+        text.append(f" ({_interval(figure)})" if _interval(figure) else "")
+    return text
+
+
+def _percentiles(analysis: Analysis, *, wide: bool) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 1 if wide else 0, 0, 1), header_style="bold")
+    table.add_column("Milliseconds", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True, min_width=3)
+    for label in ("P50", "P90", "P95", "P99"):
+        table.add_column(label, justify="right", no_wrap=True, min_width=6 if wide else 11)
+        if wide:
+            table.add_column("95%", justify="left", no_wrap=True, header_style="dim", style="dim", min_width=11)
+    table.add_column("max", justify="right", no_wrap=True, min_width=7)
+    for name, summary in analysis.durations.items():
+        if not summary.n and name == "barge_in_stop_ms":
+            continue
+        whole = name in ("voice_to_voice_ms", "barge_in_stop_ms")
+        row: list[RenderableType] = [Text(_label(name) if whole else f"  {_label(name)}", "bold" if whole else "")]
+        row.append(str(summary.n))
+        for figure in (summary.p50, summary.p90, summary.p95, summary.p99):
+            if wide:
+                row += [_ms(figure), _interval(figure)]
+            else:
+                row.append(Text.assemble(_ms(figure), "\n", (_interval(figure), "dim")))
+        table.add_row(*row, _ms(summary.max))
+    note = "Beside each figure" if wide else "Under each figure"
+    return Group(table, Text(f"{note} its 95% interval, or how many turns it takes. Stages do not add up here.", "dim"))
+
+
+# Which turns -------------------------------------------------------------------------------------
+
+
+def _waterfalls(counted: Sequence[Turn], width: int) -> RenderableType:
+    """The median turn and the worst ones, to one scale."""
+    median = counted[(len(counted) - 1) // 2]
+    worst = [turn for turn in counted[::-1][:WORST] if turn is not median]
+    shown = [("median turn", median), *((f"worst turn {rank}", turn) for rank, turn in enumerate(worst, 1))]
+    longest = max(turn.wait_ms for _, turn in shown) or 1.0
+    parts: list[RenderableType] = [_title("Where the wait went")]
+    for label, turn in shown:
+        parts.append(_turn_line(label, turn, width))
+        parts.append(_bars(turn, longest, width - 30))
+    return Group(*parts)
+
+
+def _turn_line(label: str, turn: Turn, width: int) -> Text:
+    line = Text.assemble(
+        (f"{label}: {turn.wait_ms:.0f} ms", "cyan"), f" · {turn.call} turn {turn.exchange.number}", overflow="ellipsis"
+    )
+    said = turn.exchange.transcript or turn.exchange.said
+    if said:
+        line.append(f" · “{said}” → “{turn.exchange.answer}”", "dim")
+    line.no_wrap = True
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def _bars(turn: Turn, longest: float, width: int) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=18, no_wrap=True)
+    table.add_column(justify="right", min_width=6, no_wrap=True)
+    table.add_column(no_wrap=True)
+    ends = [end / 1000 for end in accumulate(turn.exchange.waterfall or (), initial=0)]
+    for stage, begin, end in zip(STAGES, ends, ends[1:], strict=False):
+        if end > begin:
+            first, last = (round(at / longest * width) for at in (begin, end))
+            bar = " " * min(first, width - 1) + "█" * max(1, last - first)
+            # Whole milliseconds of the ends, not of the part: so the numbers shown add up as well.
+            table.add_row(f"  {_label(stage)}", f"{round(end) - round(begin)}", Text(bar, "cyan"))
+    return table
+
+
+def _stamps(analysis: Analysis) -> RenderableType:
+    table = _plain_table("Stamps against sound, ms", ("n", "min", "P50", "P95", "max"))
+    sound = summarise([Value(turn.wait_ms) for turn in analysis.counted])
+    for label, summary in (
+        ("voice to voice in the sound", sound),
+        ("by the pipeline's stamps", analysis.by_stamps),
+        ("stamps minus sound, each turn", analysis.stamps_minus_sound),
+    ):
+        figures = (summary.min, summary.p50, summary.p95, summary.max)
+        table.add_row(f"  {label}", str(summary.n), *(_ms(figure) for figure in figures))
+    return table
+
+
+# What else ---------------------------------------------------------------------------------------
+
+
+def _facts(analysis: Analysis) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=17, no_wrap=True)
+    for label, text in _fact_lines(analysis):
+        table.add_row(label, Text(text))
+    return table
+
+
+def _fact_lines(analysis: Analysis) -> Iterator[tuple[str, str]]:
+    none, early = analysis.of("no answer"), analysis.of("early")
+    finished = analysis.shares["no_answer"].total
+    yield "no answer", _which(none, finished, "waited {:.0f} ms in vain")
+    yield "early answers", _which(early, finished, "{:.0f} ms: the caller was still speaking")
+    if stop := [one for call in analysis.calls for one in call.measures.barge_ins]:
+        summary = analysis.durations["barge_in_stop_ms"]
+        ignored = sum(not one.yielded for one in stop)
+        talked_on = f"; talked on to the end {_plural(ignored, 'time')}" if ignored else ""
+        yield (
+            "barge-ins",
+            f"{len(stop)}, agent silent after P50 {_ms(summary.p50)}, max {_ms(summary.max)} ms{talked_on}",
+        )
+    backchannels = sum((call.measures.backchannels for call in analysis.calls), Share())
+    if backchannels.total:
+        yield "backchannels", f"{backchannels.total}, of which {backchannels.count} stopped the agent"
+    slots, errors = analysis.shares["slot_recall"], analysis.shares["word_error_rate"]
+    if slots.ratio is not None:
+        yield "slot recall", f"{slots.ratio:.1%} of the truth's slot words heard ({slots.count} of {slots.total})"
+    if errors.ratio is not None:
+        yield "word error rate", f"{errors.ratio:.1%} ({errors.count} errors in {errors.total} words)"
+    greetings = [call.measures.greeting / 1000 for call in analysis.calls if call.measures.greeting is not None]
+    if greetings:
+        summary = summarise([Value(one) for one in greetings])
+        yield "greeting", f"audible after P50 {_ms(summary.p50)}, max {_ms(summary.max)} ms (counted apart)"
+    if analysis.cold:
+        cold = analysis.cold
+        waited = f"{cold.wait_ms:.0f} ms" if cold.exchange.outcome == "answered" else cold.exchange.outcome
+        yield "cold first turn", f"{waited}, {cold.call} turn {cold.exchange.number} (counted apart)"
+    if analysis.run.peak_rss_mb is not None:
+        yield "peak memory", f"{analysis.run.peak_rss_mb:.0f} MB resident"
+    if analysis.run.machine:
+        yield "machine", " · ".join(f"{value} {key}" for key, value in analysis.run.machine.items())
+
+
+def _which(turns: Sequence[Turn], total: int, how: str) -> str:
+    if not turns:
+        return f"0 of {_plural(total, 'turn')}"
+    some = ", ".join(f"{turn.call} turn {turn.exchange.number} ({how.format(turn.wait_ms)})" for turn in turns[:WORST])
+    return f"{len(turns)} of {_plural(total, 'turn')}: {some}{', …' if len(turns) > WORST else ''}"
+
+
+def _thresholds(analysis: Analysis) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for verdict in analysis.verdicts:
+        table.add_row(
+            Text(f"  {verdict.outcome}", _COLOURS[verdict.outcome]), str(verdict.threshold), _measured(verdict)
+        )
+    return Group(_title("Thresholds"), table)
+
+
+def _measured(verdict: Verdict) -> str:
+    if verdict.value is None:
+        return f"needs n ≥ {verdict.needs}"
+    if verdict.threshold.statistic == "rate":
+        return f"{verdict.value:.1%}"
+    return f"{'> ' if verdict.at_least else ''}{verdict.value:.0f}"
+
+
+# How it is spelled -------------------------------------------------------------------------------
+
+
+def _plain_table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column(title, no_wrap=True)
+    for label in columns:
+        table.add_column(label, justify="right", no_wrap=True, min_width=7)
+    return table
+
+
+def _ms(figure: Figure) -> str:
+    return "–" if figure.value is None else f"{'> ' if figure.at_least else ''}{figure.value:.0f}"
+
+
+def _interval(figure: Figure) -> str:
+    if figure.value is None:
+        return f"needs n≥{figure.needs}"
+    if figure.ci95 is None:
+        return f"± n≥{figure.interval_needs}" if figure.interval_needs else ""
+    low, high = figure.ci95
+    return f"{low:.0f}–{'∞' if math.isinf(high) else f'{high:.0f}'}"
+
+
+def _label(metric: str) -> str:
+    return metric.removesuffix("_ms").replace("_", " ")
+
+
+def _plural(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

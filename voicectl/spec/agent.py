@@ -1,0 +1,208 @@
+"""An agent as `agents.yaml` holds it: what it says, which providers it uses, how it takes turns.
+
+Models only: shape, defaults, plausible ranges, one description each (it becomes the JSON schema).
+Durations are whole milliseconds here (`_ms`) and seconds for everybody else (`_s` properties).
+What a provider name or its options mean is checked against the catalogue, in `load`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+)
+
+from voicectl.spec.threshold import PATTERN, Threshold, ThresholdError, parse_threshold
+from voicectl.spec.validation import fault
+
+BACKCHANNELS = (
+    "mhm", "mm", "mmm", "mm-hmm", "mm hmm", "hmm", "uh-huh", "uh huh",
+    "yeah", "yep", "right", "okay", "ok", "i see", "sure",
+)  # fmt: skip
+
+
+class SpecModel(BaseModel):
+    """Base of everything people write: frozen, and every key is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _not_a_bool(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, bool):
+        raise fault(f"'{info.field_name}' must be a whole number, not '{str(value).lower()}'")
+    return value
+
+
+Ms = Annotated[int, BeforeValidator(_not_a_bool)]
+"""Whole milliseconds."""
+
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+def _threshold(value: object) -> Threshold:
+    if isinstance(value, Threshold):
+        return value
+    if not isinstance(value, str):
+        raise fault("a threshold is one line of text", "Write it like: p95(voice_to_voice_ms) < 800")
+    try:
+        return parse_threshold(value)
+    except ThresholdError as error:
+        raise fault(error.message, error.hint) from None
+
+
+ThresholdField = Annotated[
+    Threshold,
+    PlainValidator(_threshold, json_schema_input_type=str),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": PATTERN,
+            "examples": ["p95(voice_to_voice_ms) < 800", "rate(early_answer) < 5%", "count(no_answer) <= 0"],
+        }
+    ),
+]
+
+
+def _language(value: str) -> str:
+    if not re.fullmatch(r"[a-z]{2,3}(-[A-Z]{2})?", value):
+        raise fault(f"'{value}' is not the code of a language", "Write it like en, de or pt-BR")
+    return value
+
+
+Language = Annotated[str, AfterValidator(_language)]
+
+
+class StageSpec(SpecModel):
+    """Who does one stage: a provider, its model, its options."""
+
+    unknown_key_hint: ClassVar[str] = "What the provider itself can be told goes under 'options:'"
+
+    provider: Text = Field(description="Name of the provider, as `voicectl providers` lists it.")
+    model: Text | None = Field(default=None, description="The provider's model. Default: its first.")
+    options: dict[str, Any] = Field(
+        default_factory=dict[str, Any], description="What this provider can be told; see `voicectl providers`."
+    )
+
+
+class VadSpec(StageSpec):
+    """Who says whether the caller speaks."""
+
+    threshold: float = Field(
+        default=0.5, ge=0.05, le=0.95, description="Speech probability from which a window counts as speech."
+    )
+
+
+class EndpointingSpec(SpecModel):
+    """How a silence becomes the end of the caller's turn."""
+
+    strategy: Literal["silence"] = Field(default="silence", description="`silence`: a turn ends after a fixed silence.")
+    silence_ms: Ms = Field(default=500, ge=50, le=5000, description="A silence this long ends the turn.")
+    pause_ms: Ms = Field(
+        default=130,
+        ge=20,
+        le=2000,
+        description="A pause this long asks for the text so far and, with `speculation`, starts the answer.",
+    )
+    min_speech_ms: Ms = Field(default=90, ge=0, le=1000, description="Sounds shorter than this are not speech.")
+
+    @property
+    def silence_s(self) -> float:
+        return self.silence_ms / 1000
+
+    @property
+    def pause_s(self) -> float:
+        return self.pause_ms / 1000
+
+    @property
+    def min_speech_s(self) -> float:
+        return self.min_speech_ms / 1000
+
+
+class InterruptionSpec(SpecModel):
+    """What happens when the caller speaks while the agent does."""
+
+    enabled: bool = Field(default=True, description="Whether the caller can interrupt the agent.")
+    min_speech_ms: Ms = Field(
+        default=450, ge=50, le=5000, description="Speech this long interrupts at once; shorter speech must have words."
+    )
+    backchannels: tuple[Text, ...] = Field(
+        default=BACKCHANNELS, description="What listeners say without wanting the turn. It does not interrupt."
+    )
+
+    @property
+    def min_speech_s(self) -> float:
+        return self.min_speech_ms / 1000
+
+
+class TurnSpec(SpecModel):
+    """Who may speak when."""
+
+    endpointing: EndpointingSpec = Field(
+        default_factory=EndpointingSpec, description="How a silence becomes the end of the caller's turn."
+    )
+    speculation: bool = Field(
+        default=True, description="Start the answer at a pause already, unheard until the turn has ended."
+    )
+    interruption: InterruptionSpec = Field(
+        default_factory=InterruptionSpec, description="What happens when the caller speaks while the agent does."
+    )
+    first_clause_words: int = Field(
+        default=5, ge=1, le=40, description="Without punctuation the first clause is spoken after this many words."
+    )
+    max_history_turns: int | None = Field(
+        default=None, ge=1, le=1000, description="How many past turns the model is shown. Default: all."
+    )
+    no_answer_ms: Ms = Field(
+        default=10_000, ge=500, le=120_000, description="A caller who has waited this long is counted as not answered."
+    )
+
+    @property
+    def no_answer_s(self) -> float:
+        return self.no_answer_ms / 1000
+
+
+class AgentSpec(SpecModel):
+    """One agent."""
+
+    description: Text | None = Field(default=None, description="One line for people, shown by `voicectl agents`.")
+    language: Language = Field(default="en", description="What it speaks and hears: `en`, `de`, `pt-BR`.")
+    instructions: Text = Field(description="The system prompt: who the agent is, what it knows, how it talks.")
+    greeting: Text | None = Field(default=None, description="What it says first. Default: it waits for the caller.")
+    vad: VadSpec = Field(description="Voice activity: says whether the caller speaks.")
+    stt: StageSpec = Field(description="Speech to text.")
+    llm: StageSpec = Field(description="The language model that answers.")
+    tts: StageSpec = Field(description="Text to speech: the agent's voice.")
+    turn: TurnSpec = Field(default_factory=TurnSpec, description="Who may speak when.")
+    thresholds: tuple[ThresholdField, ...] = Field(
+        default=(), description="What a run must keep to pass, such as `p95(voice_to_voice_ms) < 800`."
+    )
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", value):
+        raise fault(f"'{value}' is not a name", "Use letters, digits, - and _, beginning with a letter")
+    return value
+
+
+AgentName = Annotated[str, AfterValidator(_name)]
+
+
+class AgentsFile(SpecModel):
+    """The whole of `agents.yaml`."""
+
+    version: Literal[1] = Field(default=1, description="Version of this format.")
+    agents: dict[AgentName, AgentSpec] = Field(
+        min_length=1, description="The agents by name; the first is the default."
+    )

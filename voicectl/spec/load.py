@@ -1,0 +1,402 @@
+"""agents.yaml + profile + `--set` -> one `ResolvedAgent`, or every problem at once.
+
+The overlay happens on the trees, so each value still knows the file it came from, and a bad value
+is told where it was written. A `ResolvedAgent` is complete (every default filled in) and can be
+dumped beside a recording and read back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel
+
+from voicectl.errors import Problem, SpecError, UsageError
+from voicectl.spec.agent import AgentsFile, StageSpec, TurnSpec
+from voicectl.spec.catalog import STAGES, Catalog, StageName
+from voicectl.spec.profile import ClockName, LineSpec, ProfileSpec, RunSpec
+from voicectl.spec.suggest import did_you_mean
+from voicectl.spec.threshold import Threshold
+from voicectl.spec.validation import check, unique
+from voicectl.spec.yaml_source import (
+    FLOAT_1_2,
+    Entry,
+    MapNode,
+    Node,
+    Scalar,
+    Source,
+    Where,
+    load_yaml,
+    merge,
+    parse_value,
+    refuse_secret,
+)
+
+AGENTS_FILE = Path("agents.yaml")
+PROFILES_FOLDER = "profiles"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Who does one stage, checked: `options` is an instance of the provider's own model."""
+
+    provider: str
+    model: str | None
+    options: BaseModel
+
+    def dump(self) -> dict[str, Any]:
+        return {"provider": self.provider, "model": self.model, "options": self.options.model_dump(mode="json")}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedAgent:
+    """Everything a run needs to know of its agent. Secrets are never part of it."""
+
+    name: str
+    profile: str | None
+    description: str | None
+    language: str
+    instructions: str
+    greeting: str | None
+    clock: ClockName
+    line: LineSpec
+    vad: Stage
+    vad_threshold: float
+    stt: Stage
+    llm: Stage
+    tts: Stage
+    turn: TurnSpec
+    thresholds: tuple[Threshold, ...]
+
+    def stage(self, name: StageName) -> Stage:
+        return cast(Stage, getattr(self, name))
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values in the order people read them; `load_resolved` takes them back."""
+        return {
+            "name": self.name,
+            "profile": self.profile,
+            "description": self.description,
+            "language": self.language,
+            "instructions": self.instructions,
+            "greeting": self.greeting,
+            "clock": self.clock,
+            "line": self.line.model_dump(),
+            "vad": {**self.vad.dump(), "threshold": self.vad_threshold},
+            "stt": self.stt.dump(),
+            "llm": self.llm.dump(),
+            "tts": self.tts.dump(),
+            "turn": self.turn.model_dump(mode="json"),
+            "thresholds": [str(threshold) for threshold in self.thresholds],
+        }
+
+    def to_yaml(self) -> str:
+        return yaml.dump(self.dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSummary:
+    """One line of `voicectl agents`."""
+
+    name: str
+    description: str | None
+    language: str
+    providers: dict[StageName, str]
+    thresholds: tuple[str, ...]
+
+
+# Reading ---------------------------------------------------------------------------------------
+
+
+def resolve(
+    agent: str | None,
+    profile: str | None,
+    overrides: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    catalog: Catalog,
+    agents_file: Path = AGENTS_FILE,
+) -> ResolvedAgent:
+    """The agent as it will run.
+
+    Args:
+        agent: its name (None: the first of the file).
+        profile: a name in `profiles/` beside the agents file, or a path (None: no overlay).
+        overrides: as `--set` gives them, `turn.endpointing.silence_ms=300`.
+
+    Raises:
+        SpecError: all problems of the agents file, the profile and the overrides.
+        UsageError: there is no such agent or profile.
+    """
+    agents = load_yaml(agents_file, env)
+    _, problems = check(AgentsFile, agents.root)
+    problems = [*agents.problems, *problems]
+    name, entry = _pick(agents, agent, problems)
+    # The key's place is where a person looks for what is missing from the agent.
+    tree: Node = MapNode(entry.where, entry.value.entries) if isinstance(entry.value, MapNode) else entry.value
+    if profile is not None:
+        path = find_profile(profile, agents_file)
+        source = load_yaml(path, env)
+        _, found = check(ProfileSpec, source.root)
+        problems += [*source.problems, *found]
+        tree = _overlay(tree, source.root)
+    for override in overrides:
+        node, found = _override(override, env)
+        problems += found
+        tree = _overlay(tree, node) if node else tree
+    if not isinstance(tree, MapNode):
+        raise SpecError(unique(problems))
+    resolved, found = _resolved(tree, name, Path(profile).stem if profile else None, catalog)
+    problems += found
+    if resolved is None or problems:
+        raise SpecError(unique(problems))
+    return resolved
+
+
+def load_resolved(path: Path, catalog: Catalog) -> ResolvedAgent:
+    """Read what `ResolvedAgent.to_yaml` wrote.
+
+    Raises:
+        SpecError: it is not that, or this version of voicectl does not know its providers.
+    """
+    source = load_yaml(path, env=None)
+    entries = dict(source.root.entries)
+    name, profile = (entries.pop(key, None) for key in ("name", "profile"))
+    tree = MapNode(source.root.where, {key: entry for key, entry in entries.items() if not _is_null(entry.value)})
+    names = [entry.value.text if entry and isinstance(entry.value, Scalar) else "" for entry in (name, profile)]
+    is_profile = profile is not None and not _is_null(profile.value)
+    resolved, problems = _resolved(tree, names[0], names[1] if is_profile else None, catalog)
+    if not names[0]:
+        problems.append(Problem(str(source.root.where), "missing key 'name'"))
+    problems = unique([*source.problems, *problems])
+    if resolved is None or problems:
+        raise SpecError(problems)
+    return resolved
+
+
+def summarize(agents_file: Path, env: Mapping[str, str]) -> list[AgentSummary]:
+    """What `voicectl agents` lists.
+
+    Raises:
+        SpecError: all problems of the file.
+    """
+    source = load_yaml(agents_file, env)
+    value, problems = check(AgentsFile, source.root)
+    if value is None or source.problems or problems:
+        raise SpecError(unique([*source.problems, *problems]))
+    return [
+        AgentSummary(
+            name=name,
+            description=agent.description,
+            language=agent.language,
+            providers={stage: cast(StageSpec, getattr(agent, stage)).provider for stage in STAGES},
+            thresholds=tuple(str(threshold) for threshold in agent.thresholds),
+        )
+        for name, agent in value.agents.items()
+    ]
+
+
+def check_all(
+    agents_file: Path, profiles: Sequence[str], *, env: Mapping[str, str], catalog: Catalog
+) -> tuple[list[ResolvedAgent], list[Problem]]:
+    """Every agent of a file, alone and under each profile: what holds, and all that does not.
+
+    Raises:
+        UsageError: there is no such profile.
+    """
+    good: list[ResolvedAgent] = []
+    problems: list[Problem] = []
+    for profile in (None, *profiles):
+        try:
+            source = load_yaml(agents_file, env)
+            agents = source.root.get("agents")
+            names = list(agents.entries) if isinstance(agents, MapNode) and agents.entries else [None]
+        except SpecError as error:
+            return good, [*problems, *error.problems]
+        for name in names:
+            try:
+                good.append(resolve(name, profile, (), env=env, catalog=catalog, agents_file=agents_file))
+            except SpecError as error:
+                problems += error.problems
+    return good, unique(problems)
+
+
+def list_profiles(agents_file: Path = AGENTS_FILE) -> list[str]:
+    """The names in `profiles/` beside the agents file."""
+    return sorted(path.stem for path in (agents_file.parent / PROFILES_FOLDER).glob("*.y*ml"))
+
+
+def find_profile(profile: str, agents_file: Path = AGENTS_FILE) -> Path:
+    """The file of a profile given by name or by path.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if "/" in profile or profile.endswith((".yaml", ".yml")):
+        return Path(profile)
+    for suffix in (".yaml", ".yml"):
+        path = agents_file.parent / PROFILES_FOLDER / f"{profile}{suffix}"
+        if path.is_file():
+            return path
+    hint = did_you_mean(profile, list_profiles(agents_file), known_as="Profiles")
+    raise UsageError(f"unknown profile '{profile}'", hint=hint)
+
+
+def _pick(agents: Source, wanted: str | None, problems: Sequence[Problem]) -> tuple[str, Entry]:
+    node = agents.root.get("agents")
+    if not isinstance(node, MapNode) or not node.entries:
+        raise SpecError(unique(problems))
+    if wanted is None:
+        return next(iter(node.entries.items()))
+    if wanted not in node.entries:
+        hint = did_you_mean(wanted, node.entries, known_as=f"Agents in {agents.name}")
+        raise UsageError(f"unknown agent '{wanted}'", hint=hint)
+    return wanted, node.entries[wanted]
+
+
+# Overlays --------------------------------------------------------------------------------------
+
+
+def _overlay(base: Node, over: Node) -> Node:
+    """`over` on `base`; a stage that names another provider starts afresh, because model and
+    options belong to the provider. A profile's `description` and `version` are its own."""
+    if not (isinstance(base, MapNode) and isinstance(over, MapNode)):
+        return over
+    below = dict(base.entries)
+    above = {key: entry for key, entry in over.entries.items() if key not in ("description", "version")}
+    for stage in STAGES:
+        old, new = (_provider(entries.get(stage)) for entries in (below, above))
+        if old is not None and new is not None and old != new:
+            del below[stage]
+    return merge(MapNode(base.where, below), MapNode(over.where, above))
+
+
+def _provider(entry: Entry | None) -> str | None:
+    node = entry.value.get("provider") if entry and isinstance(entry.value, MapNode) else None
+    return node.text if isinstance(node, Scalar) else None
+
+
+_KEY_PATH = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*")
+
+
+def _override(text: str, env: Mapping[str, str]) -> tuple[MapNode | None, list[Problem]]:
+    """`turn.endpointing.silence_ms=300` as a tree."""
+    path, equals, value = text.partition("=")
+    path = path.strip()
+    where = Where(f"--set {path}")
+    if not equals or not _KEY_PATH.fullmatch(path):
+        hint = "For example: --set turn.endpointing.silence_ms=300"
+        return None, [Problem(f"--set {text}", "expected KEY=VALUE", hint)]
+    secrets = [found for key in path.split(".") if (found := refuse_secret(key, where))]
+    if secrets:
+        return None, secrets
+    node, problems = parse_value(value, where, env)
+    for key in reversed(path.split(".")):
+        node = MapNode(where, {key: Entry(where, node)})
+    return cast(MapNode, node), problems
+
+
+# Meaning ---------------------------------------------------------------------------------------
+
+
+def _resolved(
+    tree: MapNode, name: str, profile: str | None, catalog: Catalog
+) -> tuple[ResolvedAgent | None, list[Problem]]:
+    spec, problems = check(RunSpec, tree)
+    stages: dict[StageName, Stage] = {}
+    for stage in STAGES:
+        node = tree.get(stage)
+        if isinstance(node, MapNode):
+            found, wrong = check_stage(stage, node, catalog)
+            problems += wrong
+            if found is not None:
+                stages[stage] = found
+    if spec is None:
+        return None, problems
+    problems += _contradictions(spec, tree)
+    if problems or len(stages) < len(STAGES):
+        return None, problems
+    resolved = ResolvedAgent(
+        name=name,
+        profile=profile,
+        description=spec.description,
+        language=spec.language,
+        instructions=spec.instructions,
+        greeting=spec.greeting,
+        clock=spec.clock,
+        line=spec.line,
+        vad_threshold=spec.vad.threshold,
+        turn=spec.turn,
+        thresholds=spec.thresholds,
+        **stages,
+    )
+    return resolved, problems
+
+
+def check_stage(stage: StageName, node: MapNode, catalog: Catalog) -> tuple[Stage | None, list[Problem]]:
+    """Provider, model and options against the catalogue. Shape is the caller's business."""
+    provider = node.get("provider")
+    if not isinstance(provider, Scalar) or not isinstance(provider.value, str) or provider.broken:
+        return None, []
+    names = catalog.names(stage)
+    if provider.value not in names:
+        hint = did_you_mean(provider.value, names, known_as="Providers")
+        return None, [Problem(str(provider.where), f"unknown {stage} provider '{provider.value}'", hint)]
+    problems: list[Problem] = []
+    models = catalog.models(stage, provider.value)
+    model = node.get("model")
+    chosen = models[0] if models else None
+    if isinstance(model, Scalar) and isinstance(model.value, str) and not model.broken:
+        chosen = model.value
+        if models is not None and chosen not in models:
+            message = f"unknown {stage} model '{chosen}' of provider '{provider.value}'"
+            if not models:
+                message = f"the {stage} provider '{provider.value}' has no models to choose from"
+            hint = did_you_mean(chosen, models, known_as="Models") if models else "Remove it"
+            problems.append(Problem(str(model.where), message, hint))
+    given = node.get("options")
+    options = given if isinstance(given, MapNode) else MapNode(node.where, {})
+    value, wrong = check(catalog.options(stage, provider.value), options)
+    problems += wrong
+    return (None if value is None or problems else Stage(provider.value, chosen, value)), problems
+
+
+def _contradictions(spec: RunSpec, tree: MapNode) -> list[Problem]:
+    """What is fine key by key, but not together."""
+    endpointing = spec.turn.endpointing
+    if endpointing.pause_ms <= endpointing.silence_ms:
+        return []
+    node: Node | None = tree
+    for key in ("turn", "endpointing"):
+        node = node.get(key) if isinstance(node, MapNode) else None
+    where = tree.where
+    if isinstance(node, MapNode):
+        given = node.get("pause_ms") or node.get("silence_ms")
+        where = given.where if given else node.where
+    message = f"'pause_ms' ({endpointing.pause_ms}) is longer than 'silence_ms' ({endpointing.silence_ms})"
+    return [Problem(str(where), message, "A pause comes before the end of the turn: make it shorter")]
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.value is None and node.plain
+
+
+# Writing ---------------------------------------------------------------------------------------
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever any reader, of YAML 1.1 or 1.2, would not take for text."""
+
+
+def _text(dumper: Any, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_untyped = cast(Any, _Dumper)
+_untyped.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT_1_2, list("-+.0123456789"))
+_untyped.add_representer(str, _text)
