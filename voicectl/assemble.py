@@ -19,6 +19,7 @@ from voicectl.pipeline.session import AgentRules, Session
 from voicectl.pipeline.turn_taking import TurnRules
 from voicectl.providers import CATALOG, ProviderCatalog
 from voicectl.providers.recording import recorded_to
+from voicectl.recording import SOUND_NAME, SPEC_NAME, TRACE_NAME, begin, seal, show
 from voicectl.spec import STAGES, ResolvedAgent
 from voicectl.streams import StreamLog
 from voicectl.trace import Trace, storage_error
@@ -91,16 +92,17 @@ class Engine:
         Raises:
             StorageError: the recording cannot be written.
         """
+        hidden = begin(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=False)
-            (folder / "spec.yaml").write_text(self.agent.to_yaml(), encoding="utf-8")
+            (hidden / SPEC_NAME).write_text(self.agent.to_yaml(), encoding="utf-8")
         except OSError as error:
             raise storage_error(folder, error) from error
         header = {"voicectl": __version__, "agent": self.agent.name, "profile": self.agent.profile}
-        log = StreamLog(folder, {**header, **self._stream_header()})
-        trace = Trace(folder / "trace.jsonl", header)
+        log = StreamLog(hidden, {**header, **self._stream_header()})
+        trace = Trace(hidden / TRACE_NAME, header)
         rate = self.agent.line.rate
-        call_wav = CallWav(folder / "call.wav", rate)
+        call_wav = CallWav(hidden / SOUND_NAME, rate)
+        show(hidden, folder)
         line = WavTransport(
             caller,
             rate=rate,
@@ -117,6 +119,7 @@ class Engine:
         finally:
             trace.close()
             log.close()
+            await self._clock.run(seal, folder)
         return trace
 
     def _for_call(self, trace: Trace) -> Providers:

@@ -388,7 +388,8 @@ _ROLL_OFF = 0.93
 # Coefficients are whole numbers, so every product and sum is one too, far below 2**53: exact in
 # float64 whatever the order of summation.
 _UNIT = 1 << 24
-_OUTPUTS_AT_ONCE = 4_096  # bounds memory when a long file comes in one piece
+# A product this small stays on the thread that asks for it: the others belong to the models.
+_PRODUCTS_AT_ONCE = 1 << 18
 
 
 @lru_cache(maxsize=32)
@@ -405,6 +406,53 @@ def _filter(up: int, down: int) -> NDArray[np.float64]:
     # Each row sums to the unit exactly, so a constant stays that constant.
     whole[:, reach - 1] += _UNIT - whole.sum(axis=1)
     return whole
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tile:
+    """Some outputs of a block: `block_outputs[first:last] = inputs[at : at + len(matrix)] @ matrix`."""
+
+    first: int
+    last: int
+    at: int
+    matrix: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The pattern that repeats: `outputs` samples of `inputs`, made tile by tile.
+
+    A tile takes about as many inputs as the filter is long. So one matrix product of many blocks
+    does twice the multiplications that are needed, and none of the copying of a window an output.
+    """
+
+    outputs: int
+    inputs: int
+    width: int  # inputs a block looks at, with those of its neighbours
+    at_once: int  # blocks made in one go
+    tiles: tuple[_Tile, ...]
+
+
+@lru_cache(maxsize=32)
+def _block(up: int, down: int) -> _Block:
+    import numpy as np
+
+    rows = _filter(up, down)
+    taps = rows.shape[1]
+    repeats = -(-taps // down)
+    outputs, inputs = repeats * up, repeats * down
+    step = max(1, taps * up // down)
+    tiles: list[_Tile] = []
+    for first in range(0, outputs, step):
+        last = min(first + step, outputs)
+        at, end = first * down // up, (last - 1) * down // up + taps
+        matrix = np.zeros((end - at, last - first))
+        for output in range(first, last):
+            before, between = divmod(output * down, up)
+            matrix[before - at : before - at + taps, output - first] = rows[between]
+        tiles.append(_Tile(first, last, at, matrix))
+    at_once = max(1, _PRODUCTS_AT_ONCE // max(tile.matrix.size for tile in tiles))
+    return _Block(outputs, inputs, inputs + taps, at_once, tuple(tiles))
 
 
 class Resampler:
@@ -465,18 +513,28 @@ class Resampler:
         """The outputs up to position `end`, all of whose inputs are held."""
         import numpy as np
 
-        rows = _filter(self._up, self._down)
+        block = _block(self._up, self._down)
         made: list[bytes] = []
         while self._pulled < end:
-            outputs = np.arange(self._pulled, min(end, self._pulled + _OUTPUTS_AT_ONCE))
-            before, between = np.divmod(outputs * self._down, self._up)
-            windows = np.lib.stride_tricks.sliding_window_view(self._held, 2 * self._reach)
-            firsts = before - (self._reach - 1) - self._held_from
-            sums = np.einsum("ij,ij->i", windows[firsts], rows[between])
-            made.append(_to_int16(sums / _UNIT).tobytes())
+            skip = self._pulled % block.outputs  # made before, of the first block
+            stop = skip + end - self._pulled
+            count = min(-(-stop // block.outputs), block.at_once)
+            if count == 2:
+                count = 1  # of one block, only the tiles that are wanted need to be made
+            inputs = np.zeros((count - 1) * block.inputs + block.width)
+            held = self._held[: len(inputs)]
+            inputs[: len(held)] = held
+            sums = np.empty((count, block.outputs))
+            for tile in block.tiles:
+                if count > 1 or (skip < tile.last and tile.first < stop):
+                    shape, strides = (count, len(tile.matrix)), (block.inputs * 8, 8)
+                    windows = np.ndarray(shape, np.float64, inputs, tile.at * 8, strides)
+                    sums[:, tile.first : tile.last] = np.ascontiguousarray(windows) @ tile.matrix
+            outputs = sums.ravel()[skip:stop]
+            made.append(_to_int16(outputs / _UNIT).tobytes())
             self._pulled += len(outputs)
-        spent = self._pulled * self._down // self._up - (self._reach - 1) - self._held_from
-        if spent > 0:
+            # What is kept begins where the next block does.
+            spent = self._pulled // block.outputs * block.inputs - (self._reach - 1) - self._held_from
             self._held = self._held[spent:]
             self._held_from += spent
         return b"".join(made)

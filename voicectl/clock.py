@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import selectors
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar, cast
 
@@ -33,6 +34,8 @@ _GRID_S = 1e-6
 _FIFO_NUDGE_S = 1e-10
 _TIMERS_PER_INSTANT = 2_000  # as many nudges as fit under half a grid step, with room to spare
 _ARMED_LIMIT = 10_000
+_SKIPS_A_TURN = 1_000
+_TURNS_A_POLL = 64  # a Ctrl-C wakes the loop through the pipe, and can wait for so many turns of it
 
 
 class Clock:
@@ -44,6 +47,7 @@ class Clock:
     def __init__(self, kind: ClockKind) -> None:
         self.kind: ClockKind = kind
         self._loop = asyncio.get_running_loop()
+        self._virtual = self._loop if isinstance(self._loop, VirtualLoop) else None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def now(self) -> float:
@@ -51,15 +55,16 @@ class Clock:
         return self._loop.time()
 
     async def sleep_until(self, when: float) -> None:
-        """Wait until `now() >= when`; returns at once (without yielding) when that is past."""
-        delay = when - self._loop.time()
-        if delay > 0:
+        """Wait until `now() >= when`; returns at once (without yielding) when that is past, and on
+        the virtual clock also when nothing else can happen until then."""
+        if when - self._loop.time() > 0 and not (self._virtual and self._virtual.skip_to(when)):
             future: asyncio.Future[None] = self._loop.create_future()
             handle = self._loop.call_at(when, _wake, future)
             try:
                 await future
-            finally:
+            except BaseException:
                 handle.cancel()
+                raise
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """Run blocking CPU work: in a thread on the wall clock, in line on the virtual one."""
@@ -104,6 +109,7 @@ class _NoWaitSelector(selectors.DefaultSelector):
         super().__init__()
         self.jump: Callable[[], None] | None = None
         self._own: int | None = None
+        self._turns = 0
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         descriptor: int = fileobj if isinstance(fileobj, int) else fileobj.fileno()
@@ -117,10 +123,12 @@ class _NoWaitSelector(selectors.DefaultSelector):
         return super().register(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)  # a Ctrl-C comes through the pipe
-        if not ready and timeout != 0 and self.jump:
+        self._turns += 1
+        if self._turns % _TURNS_A_POLL == 0 and (ready := super().select(0)):
+            return ready
+        if timeout != 0 and self.jump:
             self.jump()
-        return ready
+        return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -132,6 +140,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         selector = _NoWaitSelector()
         super().__init__(selector)
         selector.jump = self._jump
+        self._todo = cast("deque[asyncio.Handle]", vars(self)["_ready"])
+        self._skips = 0
         # A timer counts as due up to half a grid step ahead: that is where the nudges live.
         self._clock_resolution = _GRID_S / 2
 
@@ -156,12 +166,31 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There is none: 3.12 and later would arm a 300 s timer here."""
 
+    def skip_to(self, when: float) -> bool:
+        """Move on to `when` at once, if nothing is ready and no timer is due before or then: what
+        a turn of the loop would do, without the turn. Every so often it declines, so that a Ctrl-C
+        is heard."""
+        self._skips += 1
+        ticks = round(when / _GRID_S)
+        if self._todo or self._skips % _SKIPS_A_TURN == 0 or (self._timers and ticks >= self._next_timer()):
+            return False
+        self._move_to(ticks)
+        return True
+
     def _jump(self) -> None:
         """Nothing is ready: move on to the next timer."""
-        scheduled = cast("list[asyncio.TimerHandle]", vars(self)["_scheduled"])
-        if not scheduled:
+        if not self._timers:
             raise VirtualTimeError(f"nothing can happen any more: {_waiting(self)}")
-        ticks = int(scheduled[0].when() / _GRID_S + 1e-3)
+        self._move_to(self._next_timer())
+
+    @property
+    def _timers(self) -> list[asyncio.TimerHandle]:
+        return cast("list[asyncio.TimerHandle]", vars(self)["_scheduled"])
+
+    def _next_timer(self) -> int:
+        return int(self._timers[0].when() / _GRID_S + 1e-3)
+
+    def _move_to(self, ticks: int) -> None:
         if ticks > self._ticks:
             self._armed.pop(self._ticks, None)
             self._ticks = ticks

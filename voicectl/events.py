@@ -116,7 +116,7 @@ class TurnEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnDropped(Event):
-    """The turn gets no answer: "no words", "backchannel"."""
+    """The turn gets no answer of its own: "no words", "backchannel", "caller went on"."""
 
     turn: int
     reason: str

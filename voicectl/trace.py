@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from types import UnionType
+from typing import Any, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from voicectl.errors import RecordingError, StorageError
 from voicectl.events import EVENTS, Event
@@ -133,7 +134,7 @@ def event_from(value: Mapping[str, Any]) -> Event:
     """The event that a line's JSON object spells.
 
     Raises:
-        ValueError: an unknown event, an unknown or missing field, or a time that is no number.
+        ValueError: an unknown event, an unknown or missing field, or a value of another type.
     """
     return value_from(value, EVENTS)
 
@@ -148,22 +149,20 @@ def value_from(value: Mapping[str, Any], kinds: Mapping[str, type[V]]) -> V:
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ValueError(f"unknown event {name!r}")
-    known = dict(_fields(kind))
-    given = {key: part for key, part in value.items() if key != "event"}
-    if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"{name} has no field {unknown[0]!r}")
-    if missing := sorted(key for key, default in known.items() if default is MISSING and key not in given):
-        raise ValueError(f"{name} lacks the field {missing[0]!r}")
-    for key in ("at", "noted_at"):
-        if key in given:
-            if isinstance(given[key], bool) or not isinstance(given[key], int | float):
-                raise ValueError(f"{name}.{key} is not a number")
-            given[key] = float(given[key])
-    return kind(**{key: _tupled(part) for key, part in given.items()})
-
-
-def _tupled(part: Any) -> Any:
-    return tuple(_tupled(item) for item in cast("list[Any]", part)) if isinstance(part, list) else part
+    shape = _SHAPES.get(kind) or _shape(kind)
+    given: dict[str, Any] = {}
+    for key, part in value.items():
+        if key in shape:
+            given[key] = shape[key].read(part)
+            if given[key] is _MISFIT:
+                raise ValueError(f"{name}.{key} is not {shape[key].what}")
+        elif key != "event":
+            raise ValueError(f"{name} has no field {key!r}")
+    try:
+        return kind(**given)
+    except TypeError:
+        missing = next(key for key, field in shape.items() if field.required and key not in given)
+        raise ValueError(f"{name} lacks the field {missing!r}") from None
 
 
 _FIELDS: dict[type[Any], list[tuple[str, Any]]] = {}
@@ -174,6 +173,58 @@ def _fields(kind: type[Any]) -> list[tuple[str, Any]]:
     if kind not in _FIELDS:
         _FIELDS[kind] = [(field.name, field.default) for field in fields(kind)]
     return _FIELDS[kind]
+
+
+# What a field may hold: hours of calls are read, so it is worked out once for each kind of event.
+
+_MISFIT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """`read` gives the value for the dataclass, or `_MISFIT`; `what` it should have been, for people."""
+
+    read: Callable[[Any], Any]
+    what: str
+    required: bool
+
+
+_SHAPES: dict[type[Any], dict[str, _Field]] = {}
+_WHAT = {float: "a number", int: "a whole number", str: "text", bool: "true or false", dict: "a mapping"}
+
+
+def _shape(kind: type[Any]) -> dict[str, _Field]:
+    hints = get_type_hints(kind)
+    shape = {
+        name: _Field(_reader(hints[name]), _what(hints[name]), default is MISSING) for name, default in _fields(kind)
+    }
+    _SHAPES[kind] = shape
+    return shape
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """Takes what JSON holds; a number may lose its ".0" there, a tuple becomes a list."""
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple:
+        every = _reader(arguments[0])
+        each = None if arguments[-1] is ... else [_reader(argument) for argument in arguments]
+
+        def read_tuple(part: Any) -> Any:
+            if type(part) is not list or (each and len(cast("list[Any]", part)) != len(each)):
+                return _MISFIT
+            items = cast("list[Any]", part)
+            read = tuple([one(item) for one, item in zip(each, items, strict=True)] if each else map(every, items))
+            return _MISFIT if _MISFIT in read else read
+
+        return read_tuple
+    exact = {get_origin(one) or one for one in (arguments if get_origin(hint) is UnionType else (hint,))}
+    whole = int if float in exact else None
+    return lambda part: part if type(part) in exact else float(part) if type(part) is whole else _MISFIT
+
+
+def _what(hint: Any) -> str:
+    first = get_args(hint)[0] if get_origin(hint) is UnionType else hint
+    return _WHAT.get(get_origin(first) or first, "a list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +266,7 @@ def read_lines(path: Path, *, what: str, version: int, kinds: Mapping[str, type[
     lines = raw.split(b"\n")
     tail = lines.pop()  # b"" when the last line was written whole
     cut = f"cut in the middle of line {len(lines) + 1}" if tail else None
-    values = [_value(path, number, line) for number, line in enumerate(lines, 1)]
+    values = _values(path, lines)
     key = f"voicectl_{what}"
     if not values or key not in values[0]:
         raise RecordingError(f"not a voicectl {what}: it has no header line", where=str(path))
@@ -230,16 +281,35 @@ def read_lines(path: Path, *, what: str, version: int, kinds: Mapping[str, type[
     for number, value in enumerate(values[1:], 2):
         try:
             events.append(value_from(value, kinds))
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise RecordingError(str(error), where=f"{path}:{number}") from error
     return Lines(header, tuple(events), cut)
 
 
+def _values(path: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The JSON object of each line: all at once, and one by one where that cannot be, to name the line."""
+    try:
+        values = cast("list[Any]", _json(b"[" + b",".join(lines) + b"]"))
+    except (ValueError, RecursionError):
+        values = []
+    if len(values) == len(lines) and all(type(value) is dict for value in values):
+        return values
+    return [_value(path, number, line) for number, line in enumerate(lines, 1)]
+
+
 def _value(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line)
-    except ValueError as error:
+        value = _json(line)
+    except (ValueError, RecursionError) as error:
         raise RecordingError("this line is not JSON", where=f"{path}:{number}") from error
     if not isinstance(value, dict):
         raise RecordingError("this line is not a JSON object", where=f"{path}:{number}")
     return cast("dict[str, Any]", value)
+
+
+def _json(text: bytes) -> Any:
+    return json.loads(text, parse_constant=_not_json)
+
+
+def _not_json(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -72,6 +72,8 @@ Outcome = Literal["answered", "early", "no answer", "unfinished"]
 _STAMP_SLACK_US = us(0.1)
 """How far the stamp of a reply's first frame may be behind its sound and still be believed."""
 
+_FIRST_LOOK_US = us(0.5)
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -195,7 +197,14 @@ class _Sound:
     right: NDArray[np.int16]
 
     def agent_first(self, start: int, end: int) -> int | None:
-        return self._us(first_audible(self.right, self.rate, self._sample(start), self._sample(end)))
+        """What is found in a part is what is found in the whole, so a reply need not be read to its end."""
+        reach = _FIRST_LOOK_US
+        while True:
+            stop = min(end, start + reach)
+            found = first_audible(self.right, self.rate, self._sample(start), self._sample(stop))
+            if found is not None or stop >= end:
+                return self._us(found)
+            reach *= 4
 
     def agent_stretches(self, start: int, end: int) -> list[tuple[int, int]]:
         found = segments(self.right, self.rate, start=self._sample(start), end=self._sample(end))

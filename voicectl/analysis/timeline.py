@@ -170,6 +170,9 @@ def _turn(number: int, events: Sequence[TurnEvent], expects_answer: bool) -> Tur
     voiced += [us(ended.speech_end)] if ended else []
     transcripts = [event for event in events if isinstance(event, TranscriptUpdated)]
     best = [event for event in transcripts if event.final] or transcripts
+    dropped = _first(events, TurnDropped)
+    if dropped and dropped.reason == "caller went on":
+        best = []  # the next turn's transcript begins with these words
     return Turn(
         number,
         start=min(voiced, default=us(events[0].at)),

@@ -74,7 +74,7 @@ def bench(
         usage = Usage()
 
         async def main(clock: Clock) -> bool:
-            return await _make_calls(clock, resolved, plan, folder, progress)
+            return await _make_calls(clock, resolved, plan, folder, progress, usage)
 
         complete = run_on(resolved.clock, main)
     finally:
@@ -113,7 +113,7 @@ def _pull_weights(agent: ResolvedAgent, progress: console.ProgressLine) -> None:
 
 
 async def _make_calls(
-    clock: Clock, agent: ResolvedAgent, plan: Plan, folder: Path, progress: console.ProgressLine
+    clock: Clock, agent: ResolvedAgent, plan: Plan, folder: Path, progress: console.ProgressLine, usage: Usage
 ) -> bool:
     from voicectl.assemble import Engine
     from voicectl.bench.run import run
@@ -131,6 +131,7 @@ async def _make_calls(
 
         return await run(plan, engine.answer, folder, clock, on_call)
     finally:
+        usage.look()
         await engine.aclose()
 
 

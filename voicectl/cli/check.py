@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,92 +15,148 @@ from voicectl.errors import EXIT_OK, EXIT_USAGE
 if TYPE_CHECKING:
     from voicectl.errors import Problem
     from voicectl.spec import ResolvedAgent
+    from voicectl.transports.caller import Caller
 
 
 def check(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILES]...", help="Agents files and profiles (default: agents.yaml, profiles/)."),
+        typer.Argument(
+            metavar="FILE", help="Agents files, profiles, callers (default: the agents file and every profile)."
+        ),
     ] = None,
     profile: ProfileOption = None,
     file: FileOption = AGENTS_FILE,
     json: JsonOption = False,
 ) -> int:
-    """Check agents and profiles, and say every problem as file:line:col.
+    """Check agents, profiles and callers.
 
-    Each agent is checked alone and under each profile (with --profile: that
-    one only). Nothing is loaded, called or pulled.
+    Every problem is told at once, each as file:line:col. An agent is checked
+    alone and under each profile (with --profile: that one only). Nothing is
+    loaded, called or pulled.
 
     Example: voicectl check agents.yaml --profile scripted
     """
-    from voicectl.providers import CATALOG
-    from voicectl.spec import check_all, list_profiles
+    from voicectl.spec import list_profiles
 
-    agents_files, profiles = _sorted_out(files or [], file)
+    given = _sorted_out(files or [])
     if profile is not None:
-        profiles = [profile]
+        given.profiles = [profile]
     elif not files:
-        profiles = list_profiles(file)
-    good: list[tuple[Path, ResolvedAgent]] = []
-    problems: dict[Problem, None] = {}
-    for path in agents_files:
-        found, wrong = check_all(path, profiles, env=console.env(), catalog=CATALOG)
-        good += [(path, agent) for agent in found]
-        problems |= dict.fromkeys(wrong)
+        given.profiles = list_profiles(file)
+    if given.profiles or not given.callers:
+        given.agents = given.agents or [file]
+    found = _checked(given)
     if json:
-        console.out_json({"ok": [_summary(path, agent) for path, agent in good], "problems": _as_dicts(problems)})
-        return EXIT_USAGE if problems else EXIT_OK
-    for path, agent in good:
-        console.out(_line(path, agent))
-    for problem in problems:
-        console.err(str(problem))
-    return EXIT_USAGE if problems else EXIT_OK
+        console.out_json(found.as_json())
+    else:
+        for line in found.lines():
+            console.out(line)
+        for problem in found.problems:
+            console.err(str(problem))
+    return EXIT_USAGE if found.problems else EXIT_OK
 
 
-def _sorted_out(files: list[Path], agents_file: Path) -> tuple[list[Path], list[str]]:
-    """Agents files and profiles told apart by their content; profiles go over `agents_file`."""
+@dataclass(slots=True)
+class _Given:
+    """What to check, told apart."""
+
+    agents: list[Path] = field(default_factory=list[Path])
+    profiles: list[str] = field(default_factory=list[str])
+    callers: list[Path] = field(default_factory=list[Path])
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is in order, and what is not; a problem met twice is told once."""
+
+    agents: list[tuple[Path, ResolvedAgent]]
+    callers: list[tuple[Path, Caller]]
+    problems: dict[Problem, None]
+
+    def lines(self) -> list[str]:
+        ok = console.styled("ok", "green")
+        return [
+            *(f"{ok} {path}: {_agent_in_words(agent)}" for path, agent in self.agents),
+            *(
+                f"{ok} {path}: {caller.name} ({_count(caller.utterances, 'utterance')})"
+                for path, caller in self.callers
+            ),
+        ]
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "ok": [
+                {
+                    "file": str(path),
+                    "agent": agent.name,
+                    "profile": agent.profile,
+                    "providers": _providers(agent),
+                    "clock": agent.clock,
+                    "thresholds": [str(threshold) for threshold in agent.thresholds],
+                }
+                for path, agent in self.agents
+            ]
+            + [{"file": str(path), "caller": caller.name} for path, caller in self.callers],
+            "problems": [{"where": each.where, "message": each.message, "hint": each.hint} for each in self.problems],
+        }
+
+
+def _sorted_out(files: list[Path]) -> _Given:
+    """By their content: people name their files as they like."""
     from voicectl.errors import SpecError
-    from voicectl.spec import load_yaml
+    from voicectl.spec import ProfileSpec, load_yaml
 
-    agents_files: list[Path] = []
-    profiles: list[str] = []
+    given = _Given()
+    only_profiles_have = ProfileSpec.model_fields.keys() - {"version", "description"}
     for path in files:
         try:
-            keys = load_yaml(path, env=None).root.entries
+            keys = set[str]() if path.is_dir() else set(load_yaml(path, env=None).root.entries)
         except SpecError:
-            keys = {"agents": None}  # `check_all` tells what is wrong with it
-        if "agents" in keys or path.parent.name != "profiles":
-            agents_files.append(path)
+            keys = {"agents"}  # wherever it belongs: what is wrong with it is told there
+        if path.is_dir() or keys & {"utterances", "callers"}:
+            given.callers.append(path)
+        elif "agents" not in keys and (path.parent.name == "profiles" or keys & only_profiles_have):
+            given.profiles.append(str(path))
         else:
-            profiles.append(str(path))
-    return agents_files or [agents_file], profiles
+            given.agents.append(path)
+    return given
 
 
-def _line(path: Path, agent: ResolvedAgent) -> str:
+def _checked(given: _Given) -> _Found:
+    from voicectl.errors import Problem, SpecError, UsageError
+    from voicectl.providers import CATALOG
+    from voicectl.spec import check_all
+
+    found = _Found([], [], {})
+    for path in given.agents:
+        good, wrong = check_all(path, given.profiles, env=console.env(), catalog=CATALOG)
+        found.agents += [(path, agent) for agent in good]
+        found.problems |= dict.fromkeys(wrong)
+    for path in given.callers:
+        from voicectl.bench.callers import load_callers
+
+        try:
+            found.callers += [(path, caller) for caller in load_callers(path)]
+        except SpecError as error:
+            found.problems |= dict.fromkeys(error.problems)
+        except UsageError as error:
+            found.problems[Problem(error.where or str(path), error.message, error.hint)] = None
+    return found
+
+
+def _agent_in_words(agent: ResolvedAgent) -> str:
     under = f" under {agent.profile}" if agent.profile else ""
-    count = len(agent.thresholds)
-    thresholds = f"{count} threshold{'s' * (count != 1)}" if count else "no thresholds"
     clock = ", virtual clock" if agent.clock == "virtual" else ""
-    ok = console.styled("ok", "green")
-    return f"{ok} {path}: {agent.name}{under} ({console.providers_in_words(_providers(agent))}{clock}, {thresholds})"
+    thresholds = _count(agent.thresholds, "threshold")
+    return f"{agent.name}{under} ({console.providers_in_words(_providers(agent))}{clock}, {thresholds})"
+
+
+def _count(things: tuple[object, ...], name: str) -> str:
+    return f"{len(things) or 'no'} {name}{'s' * (len(things) != 1)}"
 
 
 def _providers(agent: ResolvedAgent) -> dict[str, str]:
     from voicectl.spec import STAGES
 
     return {stage: agent.stage(stage).provider for stage in STAGES}
-
-
-def _summary(path: Path, agent: ResolvedAgent) -> dict[str, object]:
-    return {
-        "file": str(path),
-        "agent": agent.name,
-        "profile": agent.profile,
-        "providers": _providers(agent),
-        "clock": agent.clock,
-        "thresholds": [str(threshold) for threshold in agent.thresholds],
-    }
-
-
-def _as_dicts(problems: dict[Problem, None]) -> list[dict[str, str | None]]:
-    return [{"where": each.where, "message": each.message, "hint": each.hint} for each in problems]

@@ -7,6 +7,7 @@ Results go to stdout, progress and errors to stderr. Colour only on a terminal t
 from __future__ import annotations
 
 import datetime
+import io
 import os
 import shutil
 import sys
@@ -57,7 +58,13 @@ def out_json(value: Any) -> None:
     """The result for programs."""
     import json
 
-    out(json.dumps(value, indent=2, ensure_ascii=False))
+    out(json.dumps(value, indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
+
+
+def never_choke() -> None:
+    """A character that the terminal's encoding lacks is shown by its number."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def flush() -> None:
@@ -121,7 +128,7 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
-def providers_in_words(providers: Mapping[str, str]) -> str:
+def providers_in_words(providers: Mapping[Any, str]) -> str:
     """Who does the work: `local`, or `vad webrtc, else local`."""
     common = max(providers.values(), key=list(providers.values()).count)
     others = [f"{stage} {provider}" for stage, provider in providers.items() if provider != common]

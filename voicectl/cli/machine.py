@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import resource
@@ -15,12 +16,18 @@ class Usage:
     def __init__(self) -> None:
         self._busy, self._idle = _cpu_seconds()
         self._own = _own_cpu_seconds()
+        self._peak_rss = 0
+
+    def look(self) -> None:
+        """Note the memory now, while worker processes still live."""
+        scale = 1 if sys.platform == "darwin" else 1024
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+        self._peak_rss = max(self._peak_rss, own + sum(_peak_rss(pid) for pid in _children()))
 
     def peak_rss_mb(self) -> float:
-        """Most resident memory of this process and, added, of its largest child (worker processes)."""
-        scale = 1 if sys.platform == "darwin" else 1024
-        own, child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        return (own + child) * scale / 1e6
+        """Most resident memory of this process and the workers it had when last looked at, together."""
+        self.look()
+        return self._peak_rss / 1e6
 
     def busy_cpus(self) -> float | None:
         """CPUs that other processes kept busy meanwhile, on average; None where it is not known."""
@@ -39,6 +46,24 @@ class Usage:
             "architecture": platform.machine(),
             "python": platform.python_version(),
         }
+
+
+def _children() -> list[int]:
+    """The processes this one has started and that still run; none where there is no /proc."""
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(pid) for pid in path.read_text(encoding="ascii").split()]
+    return found
+
+
+def _peak_rss(pid: int) -> int:
+    """Bytes; 0 for a process that is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def _cpu_seconds() -> tuple[float, float]:

@@ -7,7 +7,7 @@ none of numpy, pydantic, httpx, yaml, asyncio. Each command imports what it need
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
 
@@ -72,6 +72,7 @@ def run() -> NoReturn:
 
 
 def _outcome() -> int:
+    console.never_choke()
     try:
         code = app(prog_name="voicectl", standalone_mode=False)
         console.flush()
@@ -125,7 +126,7 @@ def _ours(error: BaseException) -> VoicectlError | None:
     if isinstance(error, VoicectlError):
         return error
     if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             if (found := _ours(inner)) is not None:
                 return found
     return None
@@ -136,7 +137,7 @@ def _tell_usage(error: typer.TyperException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         console.err(error.format_message())
         return EXIT_USAGE
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     command = context.command_path if context else "voicectl"
     sentence = message if message.endswith("?") else f"{message}."
     console.err(f"voicectl: error: {sentence[:1].lower()}{sentence[1:]} Try: {command} --help")

@@ -26,7 +26,7 @@ def _complete_model(incomplete: str) -> list[str]:
 
 
 ModelsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[MODEL]...", help="Names of models.", autocompletion=_complete_model)
+    list[str] | None, typer.Argument(metavar="MODEL", help="Names of models.", autocompletion=_complete_model)
 ]
 
 
@@ -56,6 +56,7 @@ def list_models(json: JsonOption = False) -> None:
 
     store = _store()
     states = {weights.name: store.status(weights.name).state for weights in WEIGHTS}
+    words = {"missing": "not pulled"}
     if json:
         console.out_json(
             [
@@ -76,7 +77,13 @@ def list_models(json: JsonOption = False) -> None:
         )
         return
     rows = [
-        (weights.name, weights.stage, console.size(weights.bytes), weights.licence, states[weights.name])
+        (
+            weights.name,
+            weights.stage,
+            console.size(weights.bytes),
+            weights.licence,
+            words.get(states[weights.name], states[weights.name]),
+        )
         for weights in WEIGHTS
     ]
     console.table(("model", "stage", "size", "licence", "state"), rows)
@@ -92,7 +99,10 @@ def pull(models: ModelsArgument = None) -> None:
 
     Example: voicectl models pull moonshine-tiny-en
     """
+    from voicectl.weights import find
+
     names = _names(models, pulled_only=False)
+    console.err(f"pulling {', '.join(names)} ({console.size(sum(find(name).bytes for name in names))})")
     line = console.ProgressLine()
     try:
         _store().pull(names, line.bytes)
@@ -104,7 +114,7 @@ def pull(models: ModelsArgument = None) -> None:
 
 @models_app.command("verify")
 def verify(models: ModelsArgument = None, json: JsonOption = False) -> int:
-    """Compute the hash of every file again (default: of all models here).
+    """Compute every hash again (default: of all models here).
 
     Example: voicectl models verify
     """

@@ -35,7 +35,7 @@ def _complete_profile(context: typer.Context, incomplete: str) -> list[str]:
 AgentArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[AGENT]", help="Which agent (default: the first of the file).", autocompletion=_complete_agent
+        metavar="AGENT", help="Which agent (default: the first of the file).", autocompletion=_complete_agent
     ),
 ]
 FileOption = Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="The agents file.")]
@@ -51,6 +51,6 @@ ProfileOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one value: turn.endpointing.silence_ms=300. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as line.rate=8000. Repeatable."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

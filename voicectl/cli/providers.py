@@ -22,7 +22,7 @@ class _Row:
 
 
 def providers(json: JsonOption = False) -> None:
-    """List the providers of each stage, their models, and what is missing here.
+    """List who can do each stage, and what is missing here.
 
     Example: voicectl providers
     """

@@ -30,11 +30,13 @@ def schema(
 
     Example: voicectl schema agents > agents.schema.json
     """
+    from voicectl.bench.callers import CallerSpec
     from voicectl.providers import CATALOG
-    from voicectl.spec import agents_schema, profile_schema
+    from voicectl.spec import agents_schema, model_schema, profile_schema
 
     made: dict[Kind, Callable[[], dict[str, Any]]] = {
         Kind.agents: lambda: agents_schema(CATALOG),
         Kind.profile: lambda: profile_schema(CATALOG),
+        Kind.caller: lambda: model_schema(CallerSpec, "voicectl caller"),
     }
     console.out_json(made[kind]())

@@ -6,12 +6,13 @@ nothing. Whether its audio may be heard is playout's business (`hold`), not this
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager
 from typing import Protocol
 
 from voicectl.audio import Resampler
 from voicectl.clock import Clock
+from voicectl.errors import ProviderError
 from voicectl.events import (
     ClauseReady,
     Event,
@@ -122,3 +123,13 @@ async def recite(text: str, *, reply: int, first_clause_words: int, notes: Noteb
     for index, clause in enumerate([*splitter.push(text), *splitter.finish()]):
         notes.note(ClauseReady(at=notes.now(), reply=reply, index=index, text=clause))
         yield clause
+
+
+@contextmanager
+def _blame(stage: str) -> Generator[None]:
+    """Say which stage failed, where the provider has not said more."""
+    try:
+        yield
+    except ProviderError as error:
+        error.where = error.where or stage
+        raise

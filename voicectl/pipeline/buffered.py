@@ -22,32 +22,40 @@ async def buffered(
 ) -> AsyncGenerator[AsyncIterator[T]]:
     """Read `source` up to `size` items ahead.
 
-    An error of the source is raised where its item would have been read.
+    An error of the source is raised where its item would have been read, one of its cleaning up
+    where the block ends.
     """
-    queue: asyncio.Queue[tuple[T] | BaseException | None] = asyncio.Queue(maxsize=size)
+    queue: asyncio.Queue[tuple[T] | BaseException | None] = asyncio.Queue()
+    room = asyncio.Semaphore(size)  # for items: that the source has ended can always be told
 
     async def fill() -> None:
         try:
             async for item in source:
-                await queue.put((item,))
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001  (handed to the reader, who is the one to handle it)
-            await queue.put(error)
+                await room.acquire()
+                queue.put_nowait((item,))
+        except BaseException as error:  # handed to the reader, who is the one to handle it
+            queue.put_nowait(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
         else:
-            await queue.put(None)
+            queue.put_nowait(None)
         finally:
             await source.aclose()
 
-    async def drain() -> AsyncIterator[T]:
+    async def drain() -> AsyncGenerator[T]:
         while (item := await queue.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
+            room.release()
             yield item[0]
 
     task = clock.spawn(fill(), name=name)
+    items = drain()
     try:
-        yield drain()
+        yield items
     finally:
         task.cancel()
         await asyncio.wait([task])
+        await items.aclose()
+        if not task.cancelled() and (error := task.exception()):
+            raise error

@@ -3,7 +3,8 @@
 The first clause is cut as early as it can be spoken well (any punctuation that ends a phrase, or
 a few words), because the caller is waiting for it; later ones are whole sentences, because
 prosody is better. Full stops inside numbers, prices, abbreviations, initials, e-mail and web
-addresses are no ends. Joined together, the clauses are the text, character for character.
+addresses are no ends. Joined together, the clauses are the text, character for character (but for
+white space after its last word), and they do not depend on how the text was cut on its way here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _LEANS_ON = frozenset(
     "a an the of to with and or in on at for from by your our my is are was be we i you it that this would "
     "can could will do does have has not no dr mr mrs ms about than as if any some per".split()
 )
+_TO_WHITE_SPACE = re.compile(r"\S*\s|\S+")
 _END = re.compile(r"[.!?…]+[\"')\]”’]*(?=\s)")
 _PHRASE_END = re.compile(r"(?:[.!?…]+|[,;:—–])[\"')\]”’]*(?=\s)|\s[-—–](?=\s)")
 _CALENDAR = re.compile(
@@ -47,22 +49,27 @@ class ClauseSplitter:
 
     def push(self, text: str) -> list[str]:
         """Take more text and return the clauses that it completed."""
-        self._text += text
+        clauses: list[str] = []
+        for part in _TO_WHITE_SPACE.findall(text):
+            self._text += part
+            if part[-1].isspace():  # only here a word is whole, and only here anything is decided
+                clauses += self._cuts()
+        return clauses
+
+    def finish(self) -> list[str]:
+        """The text is complete: the clauses that are left."""
+        clauses = self._cuts()
+        if self._text.strip():
+            clauses.append(self._text.rstrip())
+        self._text = ""
+        return clauses
+
+    def _cuts(self) -> list[str]:
         clauses: list[str] = []
         while (cut := self._cut()) is not None:
             clauses.append(self._text[:cut])
             self._text = self._text[cut:]
             self._first = False
-        return clauses
-
-    def finish(self) -> list[str]:
-        """The text is complete: the clauses that are left."""
-        clauses = self.push("")
-        if self._text.strip():
-            clauses.append(self._text)
-        elif self._text and clauses:
-            clauses[-1] += self._text
-        self._text = ""
         return clauses
 
     def _cut(self) -> int | None:
@@ -113,6 +120,8 @@ def _after_words(text: str, limit: int, patience: int) -> int | None:
     words = list(re.finditer(r"\S+(?=\s)", text))
     for count in range(limit, min(len(words), limit + patience) + 1):
         word = words[count - 1].group().lower().strip(".,;:!?\"'()")
-        if count == limit + patience or (word not in _LEANS_ON and not word[-1:].isdigit() and not word.startswith("$")):
+        if count == limit + patience or (
+            word not in _LEANS_ON and not word[-1:].isdigit() and not word.startswith("$")
+        ):
             return words[count - 1].end()
     return None

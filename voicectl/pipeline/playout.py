@@ -43,6 +43,7 @@ class Playout:
         self._complete = False
         self._held = False
         self._changed: asyncio.Future[None] | None = None
+        self._awaited = 0
 
     @property
     def started(self) -> bool:
@@ -106,18 +107,19 @@ class Playout:
             frame = self._gather()
         self._queued -= len(frame)
         self._given += len(frame)
-        self._wake()
+        if self._queued <= self._awaited:
+            self._wake()
         return frame if len(frame) == self._frame_bytes else frame.ljust(self._frame_bytes, b"\0")
 
     async def until_room(self, ahead_s: float) -> None:
         """Wait until at most `ahead_s` seconds are queued."""
         while self.queued_s > ahead_s:
-            await self._change()
+            await self._change(round(ahead_s * self._bytes_per_second))
 
     async def until_played(self) -> None:
         """Wait until the completed reply is on the line to its last sample; a held one is released first."""
         while self._held or not self._complete or self._queued:
-            await self._change()
+            await self._change(0)
 
     def heard(self) -> str:
         """The text that has gone on the line: whole clauses, and the share of words of the current one."""
@@ -158,7 +160,9 @@ class Playout:
                 self._offset = 0
         return b"".join(parts)
 
-    def _change(self) -> asyncio.Future[None]:
+    def _change(self, queued: int) -> asyncio.Future[None]:
+        """To wait for: what is queued has fallen to so many bytes, or something else has changed."""
+        self._awaited = queued
         if self._changed is None or self._changed.done():
             self._changed = asyncio.get_running_loop().create_future()
         return self._changed

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from voicectl.audio import FRAME_S, PIPELINE_RATE, Resampler
 from voicectl.clock import Clock
@@ -116,10 +119,17 @@ class Session:
         self._replies = 0
         self._history: list[Message] = []
         self._line_until = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._broken: BaseException | None = None
 
     async def run(self) -> None:
-        """Answer the call until the caller hangs up, or this task is cancelled."""
-        reason = "interrupted"
+        """Answer the call until the caller hangs up, or this task is cancelled.
+
+        Raises:
+            BaseException: whatever went wrong in a task of the call, but for what providers are
+                known to raise (that is noted, and the call goes on).
+        """
+        reason = "failed"
         self._start = self._clock.now()
         self.note(
             CallStarted(
@@ -135,9 +145,16 @@ class Session:
             async for frame in self._transport.frames(self._start):
                 self._hear(frame)
                 self._say()
+                if self._broken:
+                    raise self._broken
             reason = "caller hung up"
+        except asyncio.CancelledError:
+            reason = "interrupted"
+            raise
         finally:
             await self._end(reason)
+        if self._broken:
+            raise self._broken
 
     def now(self) -> float:
         """Seconds of the call."""
@@ -205,6 +222,8 @@ class Session:
             case turn_taking.AskTranscript():
                 if self._stt:
                     self._stt.flush()
+                else:
+                    self._hear_nothing()
             case StopListening():
                 self._stop_listening()
             case StartReply(turn, text, held):
@@ -231,19 +250,27 @@ class Session:
         stream = self._providers.stt.open(start)
         stream.push(pcm)
         self._stt = stream
-        self._listening = self._clock.spawn(self._transcribe(turn, stream), name=f"turn {turn} stt")
+        self._listening = self._spawn(self._transcribe(stream), name=f"turn {turn} stt")
 
-    async def _transcribe(self, turn: int, stream: SttStream) -> None:
+    async def _transcribe(self, stream: SttStream) -> None:
         try:
             async for transcript in stream:
+                if stream is not self._stt:
+                    continue  # it was stopped
+                turn = self._state.turn
                 self.note(TranscriptUpdated(at=self.now(), turn=turn, text=transcript.text, final=transcript.final))
                 if transcript.final:
                     self._step(Heard(turn, transcript.text, transcript.flush))
         except ProviderError as error:
             self._failed("stt", error)
-            self._step(Heard(turn, "", self._state.pause))
         finally:
             await stream.aclose()
+        if stream is self._stt:  # it failed or gave up: what it was asked for will never come
+            self._listening = self._stt = None
+            self._hear_nothing()
+
+    def _hear_nothing(self) -> None:
+        self._step(Heard(self._state.turn, "", self._state.pause))
 
     def _stop_listening(self) -> None:
         if self._listening:
@@ -275,7 +302,7 @@ class Session:
         self._replies += 1
         self._playout.begin(held=held)
         self.note(ReplyStarted(at=self.now(), reply=number, turn=turn, prompt=prompt, held=held))
-        task = self._clock.spawn(self._speak(number, clauses), name=f"reply {number}")
+        task = self._spawn(self._speak(number, clauses), name=f"reply {number}")
         self._reply = _Reply(number, turn, prompt, task)
 
     async def _speak(self, number: int, clauses: Clauses) -> None:
@@ -291,10 +318,13 @@ class Session:
             )
         except ProviderError as error:
             self._failed("reply", error)
+            if not self._reply or self._reply.number != number:
+                return  # it failed while it was being cancelled
             self._playout.complete()
             await self._playout.until_played()
         heard = self._playout.heard()
-        self.note(PlayoutFinished(at=self._line_until, noted_at=self.now(), reply=number, heard=heard))
+        over = self._line_until if self._reply and self._reply.audible else self.now()
+        self.note(PlayoutFinished(at=over, noted_at=self.now(), reply=number, heard=heard))
         self._remember(heard)
         self._reply = None
         self._step(ReplyOver())
@@ -347,20 +377,34 @@ class Session:
         where = error.where or stage
         self.note(ProviderFailed(at=self.now(), stage=where.split(":")[0], provider=where, message=str(error)))
 
+    def _spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Start a task of this call: it ends before the call does, and the call does not outlive its error."""
+        task = self._clock.spawn(work, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        if not task.cancelled():
+            self._broken = self._broken or task.exception()
+        elif not task.cancelling():
+            self._broken = self._broken or RuntimeError(f"{task.get_name()}: what it waited for was cancelled")
+
     async def _end(self, reason: str) -> None:
-        tasks = [task for task in (self._listening, self._reply and self._reply.task) if task]
-        if self._reply:
-            if self._reply.audible:
-                self._remember(self._playout.heard())
-            self._cancel("call ended")
-        self._stop_listening()
-        try:
-            if tasks:
-                await asyncio.wait(tasks)
-        finally:
-            self.note(CallEnded(at=self.now(), reason=reason))
+        with ExitStack() as at_last:  # also when the disk is full, or when cancelled once more
             if self._call_wav:
-                self._call_wav.close()
+                at_last.callback(self._call_wav.close)
+            at_last.callback(self._note_end, reason)
+            self._stop_listening()
+            try:
+                self._cancel("call ended")
+            finally:
+                if self._tasks:
+                    await asyncio.wait(list(self._tasks))
+
+    def _note_end(self, reason: str) -> None:
+        self.note(CallEnded(at=self.now(), reason="failed" if self._broken else reason))
 
 
 class _Recent:

@@ -13,7 +13,8 @@ not in the cache takes up to 250 ms and cannot be cut short; the generator is cl
 the same, and only an answer asked for in that moment would wait.
 
 The engine insists on an HTTP server of its own beside the calls we make. It gets a socket in a
-private folder (or, where there are none, a loopback port) and a random key, and nobody asks it.
+private folder, which is removed as soon as it listens (or, where there are none, a loopback port),
+and a random key: nobody can ask it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import importlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import tempfile
 import threading
@@ -45,6 +45,7 @@ MODELS = ("qwen2.5-coder-0.5b", "smollm2-135m")
 _WHERE = "llm:local"
 _PROMPT_BATCH = 32  # tokens; larger is 10% faster on a cold prompt and slower to cancel
 _PROMPT_CACHE_MIB = 256  # other conversations' tokens: 12 kB each for the 0.5B model
+_SPINS = "500"
 _SOCKET_PATH_MAX = 100  # bytes; the system's limit is 104 or 108
 
 
@@ -53,11 +54,16 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threads: int = Field(2, ge=1, le=64, description="CPU threads. 1 holds its pace better on a busy machine.")
-    context: int = Field(2048, ge=256, le=32_768, description="Tokens of prompt and answer together.")
-    max_tokens: int = Field(120, ge=1, le=4096, description="Longest answer, in tokens.")
-    temperature: float = Field(0.0, ge=0, le=2, description="0 always takes the likeliest token.")
-    seed: int = Field(1, ge=0, le=2**31, description="Of the draws at a temperature above 0.")
+    threads: int = Field(
+        default=2, ge=1, le=64, description="CPU threads. On a machine with other work, 1 is steadier."
+    )
+    context: int = Field(default=2048, ge=256, le=32_768, description="Tokens of prompt and answer together.")
+    max_tokens: int = Field(default=120, ge=1, le=4096, description="Longest answer, in tokens.")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0 always takes the likeliest token.")
+    repeat_penalty: float = Field(
+        default=1.1, ge=1, le=2, description="Above 1 keeps a small model from saying the same again and again."
+    )
+    seed: int = Field(default=1, ge=0, le=2**31, description="Of the draws at a temperature above 0.")
 
 
 class LocalLlm:
@@ -113,6 +119,7 @@ class LocalLlm:
             "messages": [{"role": message.role, "content": message.content} for message in messages],
             "max_tokens": max_tokens,
             "temperature": self._options.temperature,
+            "repeat_penalty": self._options.repeat_penalty,
             "seed": self._options.seed,
             "cache_prompt": True,
             "stream": True,
@@ -214,21 +221,20 @@ class _Engine:
         params.endpoint_slots = False
         params.n_threads_http = 1
         params.api_keys = [secrets.token_urlsafe(24)]
-        self._folder = Path(tempfile.mkdtemp(prefix="voicectl-"))
-        socket_path = str(self._folder / "llm.sock")
-        if os.name == "posix" and len(os.fsencode(socket_path)) <= _SOCKET_PATH_MAX:
-            params.hostnames = [socket_path]
         params.port = 0
         self._server: Any = None
-        try:
-            self._server = xllamacpp.Server(params)
-        except RuntimeError as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise ProviderError(
-                f"cannot load {gguf.name}",
-                where=_WHERE,
-                hint="Check its weights with 'voicectl models verify', and the memory that is free.",
-            ) from error
+        with tempfile.TemporaryDirectory(prefix="voicectl-") as folder:
+            socket_path = str(Path(folder, "llm.sock"))
+            if os.name == "posix" and len(os.fsencode(socket_path)) <= _SOCKET_PATH_MAX:
+                params.hostnames = [socket_path]
+            try:
+                self._server = xllamacpp.Server(params)
+            except RuntimeError as error:
+                raise ProviderError(
+                    f"cannot load {gguf.name}",
+                    where=_WHERE,
+                    hint="Check its weights with 'voicectl models verify', and the memory that is free.",
+                ) from error
 
     def chat(self, body: str, on_message: Callable[[dict[str, Any]], bool]) -> None:
         """Answer `body` (a chat request, streamed), until the end or until `on_message` is true."""
@@ -241,14 +247,33 @@ class _Engine:
     def close(self) -> None:
         """Free it. Nothing may be running in `chat`."""
         self._server = None
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _import_xllamacpp() -> Any:
+    """The engine's module.
+
+    Its threads meet hundreds of times a token and by default spin while they wait. When another
+    process, or our own TTS, has one of the cores, they spin the time away that the late one needs,
+    and 45 tokens a second become 2. A short spin keeps the 45 and gives 15 there. The OpenMP
+    library reads how long when it is loaded, and only from the environment.
+    """
+    env = os.environ  # noqa: TID251 - written for the library, not read
+    set_here = not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & env.keys()
+    if set_here:
+        env["GOMP_SPINCOUNT"] = _SPINS
     try:
         return importlib.import_module("xllamacpp")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtra("xllamacpp", "local", where=_WHERE) from error
+    except ImportError as error:
+        raise ProviderError(
+            f"xllamacpp cannot be loaded: {error}",
+            where=_WHERE,
+            hint="If it is libgomp that is missing: apt install libgomp1",
+        ) from error
+    finally:
+        if set_here:
+            del env["GOMP_SPINCOUNT"]
 
 
 def _translate(error: dict[str, Any]) -> ProviderError:

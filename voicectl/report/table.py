@@ -113,8 +113,8 @@ def _percentiles(analysis: Analysis, *, wide: bool) -> RenderableType:
             else:
                 row.append(Text.assemble(_ms(figure), "\n", (_interval(figure), "dim")))
         table.add_row(*row, _ms(summary.max))
-    note = "Beside each figure" if wide else "Under each figure"
-    return Group(table, Text(f"{note} its 95% interval, or how many turns it takes. Stages do not add up here.", "dim"))
+    note = "Beside" if wide else "Under"
+    return Group(table, Text(f"{note} each figure: its 95% interval, or how many turns that takes.", "dim"))
 
 
 # Which turns -------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def _waterfalls(counted: Sequence[Turn], width: int) -> RenderableType:
     worst = [turn for turn in counted[::-1][:WORST] if turn is not median]
     shown = [("median turn", median), *((f"worst turn {rank}", turn) for rank, turn in enumerate(worst, 1))]
     longest = max(turn.wait_ms for _, turn in shown) or 1.0
-    parts: list[RenderableType] = [_title("Where the wait went")]
+    parts: list[RenderableType] = [_title("Where the wait went, turn by turn: the parts add up")]
     for label, turn in shown:
         parts.append(_turn_line(label, turn, width))
         parts.append(_bars(turn, longest, width - 30))
@@ -187,12 +187,12 @@ def _facts(analysis: Analysis) -> RenderableType:
 def _fact_lines(analysis: Analysis) -> Iterator[tuple[str, str]]:
     none, early = analysis.of("no answer"), analysis.of("early")
     finished = analysis.shares["no_answer"].total
-    yield "no answer", _which(none, finished, "waited {:.0f} ms in vain")
-    yield "early answers", _which(early, finished, "{:.0f} ms: the caller was still speaking")
+    yield "no answer", _which(none, finished, "{:.0f} ms")
+    yield "early answers", _which(early, finished, "{:.0f} ms")
     if stop := [one for call in analysis.calls for one in call.measures.barge_ins]:
         summary = analysis.durations["barge_in_stop_ms"]
         ignored = sum(not one.yielded for one in stop)
-        talked_on = f"; talked on to the end {_plural(ignored, 'time')}" if ignored else ""
+        talked_on = f"; {ignored} talked on to the end" if ignored else ""
         yield (
             "barge-ins",
             f"{len(stop)}, agent silent after P50 {_ms(summary.p50)}, max {_ms(summary.max)} ms{talked_on}",
@@ -204,7 +204,7 @@ def _fact_lines(analysis: Analysis) -> Iterator[tuple[str, str]]:
     if slots.ratio is not None:
         yield "slot recall", f"{slots.ratio:.1%} of the truth's slot words heard ({slots.count} of {slots.total})"
     if errors.ratio is not None:
-        yield "word error rate", f"{errors.ratio:.1%} ({errors.count} errors in {errors.total} words)"
+        yield "word error rate", f"{errors.ratio:.1%} ({_plural(errors.count, 'error')} in {errors.total} words)"
     greetings = [call.measures.greeting / 1000 for call in analysis.calls if call.measures.greeting is not None]
     if greetings:
         summary = summarise([Value(one) for one in greetings])
@@ -216,7 +216,7 @@ def _fact_lines(analysis: Analysis) -> Iterator[tuple[str, str]]:
     if analysis.run.peak_rss_mb is not None:
         yield "peak memory", f"{analysis.run.peak_rss_mb:.0f} MB resident"
     if analysis.run.machine:
-        yield "machine", " · ".join(f"{value} {key}" for key, value in analysis.run.machine.items())
+        yield "machine", " · ".join(f"{key} {value}" for key, value in analysis.run.machine.items())
 
 
 def _which(turns: Sequence[Turn], total: int, how: str) -> str:
@@ -264,7 +264,7 @@ def _interval(figure: Figure) -> str:
     if figure.ci95 is None:
         return f"± n≥{figure.interval_needs}" if figure.interval_needs else ""
     low, high = figure.ci95
-    return f"{low:.0f}–{'∞' if math.isinf(high) else f'{high:.0f}'}"
+    return f"{low:.0f}…{'∞' if math.isinf(high) else f'{high:.0f}'}"
 
 
 def _label(metric: str) -> str:

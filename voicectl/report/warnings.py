@@ -82,7 +82,7 @@ def _late_frames(analysis: Analysis) -> Iterator[Caution]:
 
 def _busy_machine(analysis: Analysis) -> Iterator[Caution]:
     busy = analysis.run.busy_cpus
-    if busy is not None and busy >= BUSY_CPUS:
+    if busy is not None and busy >= BUSY_CPUS and analysis.times == "measured":
         yield Caution(
             f"Other programs kept {busy:.1f} CPUs busy during the run.",
             "Local models slow down by more than the share that is taken from them.",

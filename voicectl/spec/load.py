@@ -25,6 +25,7 @@ from voicectl.spec.threshold import Threshold
 from voicectl.spec.validation import check, unique
 from voicectl.spec.yaml_source import (
     FLOAT_1_2,
+    INT_1_2,
     Entry,
     MapNode,
     Node,
@@ -133,7 +134,7 @@ def resolve(
         SpecError: all problems of the agents file, the profile and the overrides.
         UsageError: there is no such agent or profile.
     """
-    agents = load_yaml(agents_file, env)
+    agents = _load_agents(agents_file, env)
     _, problems = check(AgentsFile, agents.root)
     problems = [*agents.problems, *problems]
     name, entry = _pick(agents, agent, problems)
@@ -185,7 +186,7 @@ def summarize(agents_file: Path, env: Mapping[str, str]) -> list[AgentSummary]:
     Raises:
         SpecError: all problems of the file.
     """
-    source = load_yaml(agents_file, env)
+    source = _load_agents(agents_file, env)
     value, problems = check(AgentsFile, source.root)
     if value is None or source.problems or problems:
         raise SpecError(unique([*source.problems, *problems]))
@@ -213,7 +214,7 @@ def check_all(
     problems: list[Problem] = []
     for profile in (None, *profiles):
         try:
-            source = load_yaml(agents_file, env)
+            source = _load_agents(agents_file, env)
             agents = source.root.get("agents")
             names = list(agents.entries) if isinstance(agents, MapNode) and agents.entries else [None]
         except SpecError as error:
@@ -245,6 +246,12 @@ def find_profile(profile: str, agents_file: Path = AGENTS_FILE) -> Path:
             return path
     hint = did_you_mean(profile, list_profiles(agents_file), known_as="Profiles")
     raise UsageError(f"unknown profile '{profile}'", hint=hint)
+
+
+def _load_agents(path: Path, env: Mapping[str, str]) -> Source:
+    if path == AGENTS_FILE and not path.exists():
+        raise SpecError([Problem(str(path), "no such file", "Go to its folder, or name it with --file")])
+    return load_yaml(path, env)
 
 
 def _pick(agents: Source, wanted: str | None, problems: Sequence[Problem]) -> tuple[str, Entry]:
@@ -398,5 +405,6 @@ def _text(dumper: Any, text: str) -> yaml.ScalarNode:
 
 
 _untyped = cast(Any, _Dumper)
-_untyped.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT_1_2, list("-+.0123456789"))
+for _tag, _pattern in (("int", INT_1_2), ("float", FLOAT_1_2)):
+    _untyped.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list("-+.0123456789"))
 _untyped.add_representer(str, _text)

@@ -89,7 +89,7 @@ def _tidy(node: Any) -> Any:
     given = cast(Schema, node)
     if "properties" not in given and isinstance(given.get("title"), str):
         given = {key: value for key, value in given.items() if key != "title"}
-    if "default" in given and given["default"] is None or "$ref" in given:
+    if ("default" in given and given["default"] is None) or "$ref" in given:
         given = {key: value for key, value in given.items() if key != "default"}
     choices = cast("list[Schema]", given.get("anyOf", []))
     if len(choices) == 2 and {"type": "null"} in choices:

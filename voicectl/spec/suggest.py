@@ -12,11 +12,16 @@ _UNIT = re.compile(r"_(ms|s|sec|secs|seconds|msec|millis|hz|pct|percent)$")
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The name most like `word`, or None when none is near.
 
-    A name that differs only in case, in `-` for `_`, or in its unit comes first.
+    A name that differs only in case, in `-` for `_`, or in its unit comes first; then one of which
+    the word is the beginning.
     """
     known = list(names)
+    stem = _stem(word)
     for name in known:
-        if _stem(word) == _stem(name):
+        if stem == _stem(name):
+            return name
+    for name in known:
+        if _stem(name).startswith(f"{stem}_"):
             return name
     close = difflib.get_close_matches(word.lower(), [name.lower() for name in known], n=1, cutoff=0.6)
     return next((name for name in known if close and name.lower() == close[0]), None)

@@ -42,7 +42,7 @@ _GRAMMAR = re.compile(
     r"\s*(?P<comparison>[<>=!]=?|≤|≥)"
     r"\s*(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[a-zA-Zµ%]*)\s*"
 )
-PATTERN = r"^\s*\w+\s*\(\s*[\w.-]+\s*\)\s*(<|<=|>|>=)\s*[0-9.]+\s*(ms|s|%)?\s*$"
+PATTERN = r"^\s*\w+\s*\(\s*[\w.-]+\s*\)\s*(<|<=|>|>=|≤|≥)\s*[0-9.]+\s*(ms|s|%)?\s*$"
 """The grammar's outline for JSON schema; `parse_threshold` knows the rest."""
 
 

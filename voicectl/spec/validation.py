@@ -52,12 +52,19 @@ def check(model: type[M], node: MapNode) -> tuple[M | None, list[Problem]]:
     try:
         return model.model_validate(plain(node)), []
     except ValidationError as error:
-        problems: list[Problem] = []
-        for details in error.errors(include_url=False):
-            spot = _find(model, node, details["loc"])
-            if not spot.broken:
-                problems.append(_problem(spot, details))
-        return None, unique(problems)
+        found = [(_find(model, node, details["loc"]), details) for details in error.errors(include_url=False)]
+        # Of the alternatives of a union, the one that goes deeper into the value is the one meant;
+        # and a list whose items are all wrong is not an empty list.
+        deeper = {id(parent) for spot, _ in found for parent in spot.parents}
+        return None, unique(
+            _problem(spot, details)
+            for spot, details in found
+            if not spot.broken and not (_superficial(details) and id(spot.node) in deeper)
+        )
+
+
+def _superficial(details: ErrorDetails) -> bool:
+    return details["type"].endswith("_type") or details["type"] == "too_short"
 
 
 def unique(problems: Iterable[Problem]) -> list[Problem]:
@@ -88,6 +95,8 @@ class _Spot:
     wants: FieldInfo | None
     owner: type[BaseModel] | None
     """The model that holds `key`."""
+    parents: tuple[Node, ...] = ()
+    """Every node on the way."""
 
 
 def _find(model: type[BaseModel], root: MapNode, path: tuple[int | str, ...]) -> _Spot:
@@ -96,7 +105,8 @@ def _find(model: type[BaseModel], root: MapNode, path: tuple[int | str, ...]) ->
     for part in path:
         node = spot.node
         if isinstance(part, int) and isinstance(node, ListNode) and part < len(node.items):
-            spot.node, annotation = node.items[part], _inner(annotation)
+            spot.parents += (node,)
+            spot.node, spot.key_where, annotation = node.items[part], node.items[part].where, _inner(annotation)
         elif isinstance(part, str) and isinstance(node, MapNode):
             owner = _model(annotation)
             fields = owner.model_fields if owner else {}
@@ -113,6 +123,7 @@ def _find(model: type[BaseModel], root: MapNode, path: tuple[int | str, ...]) ->
                 broken=False,
                 wants=fields.get(part),
                 owner=owner,
+                parents=(*spot.parents, node),
             )
             annotation = fields[part].annotation if part in fields else _inner(annotation)
     spot.broken = spot.node is not None and _any_broken(spot.node)

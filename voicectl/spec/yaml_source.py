@@ -206,11 +206,12 @@ def _moved(node: Node, where: Where) -> Node:
 # The dialect -----------------------------------------------------------------------------------
 
 _TAG = "tag:yaml.org,2002:"
+INT_1_2 = re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$")
 FLOAT_1_2 = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
 _DIALECT: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("null", re.compile(r"^(?:~|null|Null|NULL|)$"), "~nN"),
     ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
-    ("int", re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"), "-+0123456789"),
+    ("int", INT_1_2, "-+0123456789"),
     ("float", FLOAT_1_2, "-+.0123456789"),
     ("merge", re.compile(r"^<<$"), "<"),
 )
@@ -389,7 +390,7 @@ _PLAIN_WORDS: tuple[tuple[str, str, str | None], ...] = (
     ("expected ',' or '}'", "a '{' mapping is not closed before this", "Add ',' or '}'"),
     ("expected the node content", "a value is missing before this", None),
     ("but found another document", "a second document ('---') begins", "Keep one document in a file"),
-    ("found undefined alias", "an alias without its anchor", "Define it with '&name' above, or quote the '*'"),
+    ("found undefined alias", "an alias without its anchor", "Quote the '*', or define it above"),
     ("found duplicate anchor", "the anchor is defined twice", "Rename one"),
     ("special characters are not allowed", "a control character", "Remove it"),
 )

@@ -16,6 +16,7 @@ import numpy as np
 from voicectl.audio import FRAME_S, SAMPLE_WIDTH, Pcm, resample
 
 _AUDIBLE_PEAK = 100  # of 32768, -50 dBFS: what a caller would call a sound
+_BREATH_S = 0.2  # a shorter silence is inside what somebody says, not its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,10 @@ class CallerScript:
         self._offset = 0
         self._noise_offset = 0
         self._waiting_since = 0.0
-        self._answer_from: float | None = None  # when the agent was first heard since we finished
+        self._spoke_from = 0.0  # our last words, mere "mhm"s aside
+        self._spoke_until = 0.0
+        self._answer_from: float | None = None  # when the agent was first heard to answer them
+        self._sound_from = 0.0  # of what the agent says or last said
         self._heard_until: float | None = None
         self._expects_answer = greeted
 
@@ -116,6 +120,10 @@ class CallerScript:
                 self._playing = True
                 self._offset = 0
                 begun = self._utterances[self._next]
+                if not begun.backchannel:
+                    self._spoke_from = now
+                    self._spoke_until = now + begun.voiced_until_s
+                    self._answer_from = None
         return self._sound(now), begun
 
     def index(self) -> int:
@@ -126,9 +134,12 @@ class CallerScript:
         """The agent's frame, heard from `at` on."""
         if not pcm or _peak(pcm) < _AUDIBLE_PEAK:
             return
-        if self._answer_from is None and not self._playing:
-            self._answer_from = at
+        if self._heard_until is None or at - self._heard_until >= _BREATH_S:
+            self._sound_from = at
         self._heard_until = at + FRAME_S
+        # What the agent was saying when we began is no answer to us.
+        if self._answer_from is None and at >= self._spoke_until and self._sound_from >= self._spoke_from:
+            self._answer_from = at
 
     def _due(self, now: float) -> bool:
         match self._utterances[self._next].start:
@@ -159,7 +170,6 @@ class CallerScript:
                 self._expects_answer = not self._utterances[self._next].backchannel
                 self._next += 1
                 self._waiting_since = now + FRAME_S
-                self._answer_from = None
         return self._with_noise(frame) if self._noise else frame
 
     def _with_noise(self, frame: bytes) -> bytes:

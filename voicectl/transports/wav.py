@@ -63,7 +63,7 @@ class WavTransport:
         now = self._clock.now() - self._start
         if not pcm:
             return now
-        at = self._sent_until if now - self._sent_until < FRAME_S else now
+        at = self._sent_until if now - self._sent_until < FRAME_S - 1e-9 else now
         self._sent_until = at + FRAME_S
         self._script.hear(pcm, at)
         return at

@@ -221,13 +221,14 @@ def _from_http(url: str, file: WeightFile, staging: Path, report: Report) -> Pat
             have = part.stat().st_size if part.exists() else 0
             if have >= file.bytes:
                 return part
+            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
             try:
-                with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as answer:
+                with client.stream("GET", url, headers=headers) as answer:
                     if answer.status_code not in (200, 206):
                         raise SourceFailed(f"HTTP {answer.status_code}")
                     resumed = answer.status_code == 206
                     with part.open("ab" if resumed else "wb") as out:
-                        for chunk in answer.iter_bytes(_CHUNK):
+                        for chunk in answer.iter_bytes():
                             out.write(chunk)
                             report(min(out.tell(), file.bytes), file.bytes, note)
                             if out.tell() > file.bytes:
