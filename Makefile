@@ -1,13 +1,14 @@
-# setup  the environment in .venv          bench  the example agent answers the callers in recordings/
-# test   everything CI runs                check  lint, types, layers
-# lock   pin what setup installs
+# setup   the environment in .venv            bench   the example agent answers the callers in recordings/
+# test    everything CI runs                  check   lint, types, layers
+# schema  the JSON schemas for editors        readme  what the README shows, from the program
+# lock    pin what setup installs
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup bench test check lock clean
+.PHONY: setup bench test check schema readme lock clean
 
 setup: $(READY)
 
@@ -30,8 +31,14 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
+schema: setup
+	for kind in agents profile caller; do $(BIN)/voicectl schema $$kind > .schema/$$kind.json; done
+
 lock: setup
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^-' > constraints.txt
+
+readme: setup
+	$(BIN)/python tools/readme.py --write
 
 clean:
 	rm -rf $(VENV)

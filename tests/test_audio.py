@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import struct
@@ -332,7 +333,7 @@ def test_the_result_does_not_depend_on_how_the_input_is_cut(
     expected = whole.push(data) + whole.flush()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     pieces = Resampler(from_rate, to_rate)
-    got = b"".join(pieces.push(data[start:end]) for start, end in zip(edges, edges[1:], strict=False))
+    got = b"".join(pieces.push(data[start:end]) for start, end in itertools.pairwise(edges))
     assert got + pieces.flush() == expected
     assert len(expected) // 2 == -(-(len(data) // 2) * to_rate // from_rate)
     # After flush it is a new stream.

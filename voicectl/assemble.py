@@ -130,7 +130,7 @@ class Engine:
 
         def truth(start: float, end: float) -> str | None:
             said = [
-                played.text or ""
+                played.text or " ".join((played.slots or {}).values())
                 for played in trace.of(UtterancePlayed)
                 if played.voiced_from < end and played.voiced_until > start
             ]

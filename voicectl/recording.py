@@ -27,7 +27,7 @@ from voicectl import __version__
 from voicectl.audio import read_wav_channels
 from voicectl.errors import AudioFileError, RecordingError
 from voicectl.events import Event
-from voicectl.trace import TRACE_VERSION, read_trace, storage_error
+from voicectl.trace import read_trace, storage_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,10 +154,8 @@ _CHANGED = "The file was damaged or edited: copy the recording again, or make th
 def _read_seal(path: Path) -> dict[str, str]:
     try:
         value: Any = json.loads(path.read_bytes())
-        version = value["voicectl_recording"]
-        files = cast("dict[str, str]", value["files"])
-        if version == RECORDING_VERSION and not set(files) - set(SEALED_NAMES) and set(files) >= {SOUND_NAME, TRACE_NAME}:
-            return files
+        version, files = value["voicectl_recording"], cast("dict[str, str]", value["files"])
+        known = set(SEALED_NAMES) >= set(files) >= {SOUND_NAME, TRACE_NAME}
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         raise RecordingError("this is not a seal: it cannot be read", where=str(path), hint=_CHANGED) from None
     if version != RECORDING_VERSION:
@@ -166,7 +164,9 @@ def _read_seal(path: Path) -> dict[str, str]:
             where=str(path),
             hint="Use the voicectl that wrote it, or record again",
         )
-    raise RecordingError("this is not a seal: it does not list a recording's files", where=str(path), hint=_CHANGED)
+    if not known:
+        raise RecordingError("this is not a seal: it lists other files", where=str(path), hint=_CHANGED)
+    return files
 
 
 def _hash(path: Path) -> str:
@@ -221,4 +221,5 @@ def open_recording(path: Path) -> Recording:
             f"has {len(channels)} channel{'s' * (len(channels) != 1)}, a call has two (caller, agent)",
             where=str(path / SOUND_NAME),
         )
-    return Recording(path, trace.header, trace.events, trace.cut, rate, *channels, sealed)
+    left, right = channels
+    return Recording(path, trace.header, trace.events, trace.cut, rate, left, right, sealed)

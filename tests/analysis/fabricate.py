@@ -191,7 +191,9 @@ class Fabricated:
     def recording(self) -> Recording:
         left, right = self.channels()
         cut = None if isinstance(self.events[-1], CallEnded) else "the call did not end: cut after line 9"
-        return Recording(Path(self.name), {}, self.ordered(), cut, RATE, left, right)
+        return Recording(
+            path=Path(self.name), header={}, events=self.ordered(), cut=cut, rate=RATE, left=left, right=right
+        )
 
     def write(self, folder: Path) -> Path:
         """Keep the call as a recording below `folder`."""

@@ -209,6 +209,7 @@ class Call:
     wav: CallWav | None = None
     line: Callable[[WavTransport, Clock], Transport] = lambda line, clock: line
     hang_up_at: float | None = None
+    begins_at: float = 0.0  # on the clock
     trace: Trace = field(default_factory=Trace)
 
     def run(self, kind: ClockKind = "virtual") -> Call:
@@ -218,6 +219,7 @@ class Call:
 
     async def made(self, clock: Clock) -> None:
         self.clock = clock
+        await clock.sleep_until(self.begins_at)
         self.stt = FakeStt(clock, self.trace, self.stt_final, self.stt_fails, self.stt_breaks)
         self.llm = FakeLlm(clock, self.replies, self.llm_ttft, self.llm_per_second, self.llm_fails)
         self.voice = FakeTts(clock, TtsOptions.model_validate(self.tts), self.tts_fails, self.tts_fails_to_stop)

@@ -92,7 +92,9 @@ def test_an_ordinary_exchange() -> None:
 
 def test_facts_are_dated_to_when_they_were_true() -> None:
     trace = Call(caller=[says("A latte, please.", 1.0)]).run().trace
-    dated = [(type(event), round(event.at, 6)) for event in trace.events if isinstance(event, SpeechStarted | SpeechPaused)]
+    dated = [
+        (type(event), round(event.at, 6)) for event in trace.events if isinstance(event, SpeechStarted | SpeechPaused)
+    ]
     assert dated == [(SpeechStarted, 1.0), (SpeechPaused, 2.0)]
     assert round(trace.of(TurnEnded)[0].speech_end, 6) == 2.0
 
@@ -102,36 +104,43 @@ def test_the_greeting_is_heard_first_and_remembered() -> None:
     call = Call(caller=[says("A latte.", after(0.5))], rules=rules, replies=["Sure."]).run()
     assert story(call.trace, *REPLY, UtterancePlayed) == [
         "0.00 ReplyStarted 0 None '' False",
-        "0.10 PlayoutStarted 0",
-        "1.70 PlayoutFinished 0 'Corner Coffee Bar, good morning.'",
-        "2.22 UtterancePlayed 0 'A latte.'",
-        "3.46 ReplyStarted 1 1 'A latte.' True",
-        "3.72 ReplyCommitted 1 1",
-        "3.72 PlayoutStarted 1",
-        "4.00 PlayoutFinished 1 'Sure.'",
+        "0.08 PlayoutStarted 0",
+        "1.76 PlayoutFinished 0 'Corner Coffee Bar, good morning.'",
+        "2.28 UtterancePlayed 0 'A latte.'",
+        "3.52 ReplyStarted 1 1 'A latte.' True",
+        "3.78 ReplyCommitted 1 1",
+        "3.78 PlayoutStarted 1",
+        "4.06 PlayoutFinished 1 'Sure.'",
     ]
     assert call.requests == [["assistant: Corner Coffee Bar, good morning.", "user: A latte."]]
 
 
 def test_the_first_clause_is_spoken_while_the_rest_is_still_being_generated() -> None:
-    call = Call(caller=[says("A latte.", 1.0)], replies=["Sure, one latte is what you get."], llm_per_second=4).run()
+    call = Call(caller=[says("A latte.", 1.0)], replies=["Sure, one latte is what you get."], llm_per_second=6).run()
     assert story(call.trace, LlmFirstToken, ClauseReady, TtsFirstAudio, PlayoutStarted, LlmFinished) == [
         "2.39 LlmFirstToken 0",
-        "2.64 ClauseReady 0 0 'Sure,'",
-        "2.72 TtsFirstAudio 0 0",
-        "2.74 PlayoutStarted 0",
-        "3.89 LlmFinished 0 'Sure, one latte is what you get.'",
-        "3.89 ClauseReady 0 1 ' one latte is what you get.'",
-        "3.97 TtsFirstAudio 0 1",
+        "2.56 ClauseReady 0 0 'Sure,'",
+        "2.64 TtsFirstAudio 0 0",
+        "2.64 PlayoutStarted 0",
+        "3.39 LlmFinished 0 'Sure, one latte is what you get.'",
+        "3.39 ClauseReady 0 1 ' one latte is what you get.'",
+        "3.47 TtsFirstAudio 0 1",
     ]
 
 
 def test_the_next_clause_is_not_spoken_far_ahead_of_what_is_heard() -> None:
     reply = " ".join(["One two three four five six."] * 6)
     trace = Call(caller=[says("Count.", 1.0)], replies=[reply]).run().trace
-    begun = trace.of(PlayoutStarted)[0].at
-    spoken = [round(event.at - begun, 1) for event in trace.of(TtsFirstAudio)]
-    assert spoken == [-0.0, 0.1, 1.3, 3.3, 5.3, 7.3, 9.3] or max(spoken) > 6.0
+    assert story(trace, TtsFirstAudio, PlayoutStarted) == [
+        "2.57 TtsFirstAudio 0 0",
+        "2.58 PlayoutStarted 0",
+        "2.73 TtsFirstAudio 0 1",
+        "2.82 TtsFirstAudio 0 2",
+        "3.64 TtsFirstAudio 0 3",
+        "5.64 TtsFirstAudio 0 4",
+        "7.64 TtsFirstAudio 0 5",
+        "9.64 TtsFirstAudio 0 6",
+    ]
     assert trace.of(PlayoutFinished)[0].heard == reply
 
 
@@ -262,7 +271,11 @@ def test_a_click_is_no_turn() -> None:
 def test_backchannel_does_not_interrupt() -> None:
     caller = [says("A latte, please.", 1.0), says("Mhm.", during(1.0), 0.3, backchannel=True)]
     call = Call(caller=caller, replies=[LONG]).run()
-    assert story(call.trace, *TURN, BackchannelHeard, PlayoutStarted, PlayoutFinished, AgentInterrupted)[5:] == [
+    assert story(call.trace, *TURN, BackchannelHeard, PlayoutStarted, PlayoutFinished, AgentInterrupted) == [
+        "1.10 SpeechStarted 1",
+        "2.14 SpeechPaused 1",
+        "2.24 TranscriptUpdated 1 'A latte, please.'",
+        "2.50 TurnEnded 1 '500 ms of silence'",
         "2.52 PlayoutStarted 0",
         "3.62 SpeechStarted 2",
         "3.96 SpeechPaused 2",
@@ -271,9 +284,7 @@ def test_backchannel_does_not_interrupt() -> None:
         "4.32 BackchannelHeard 2 'Mhm.'",
         "4.32 TurnDropped 2 'backchannel' 'Mhm.'",
         f"8.90 PlayoutFinished 0 '{LONG}'",
-    ][-7:] or True
-    assert call.trace.of(AgentInterrupted) == []
-    assert call.trace.of(PlayoutFinished)[0].heard == LONG
+    ]
 
 
 def test_sustained_speech_interrupts_and_only_what_was_heard_is_remembered() -> None:
@@ -330,14 +341,14 @@ def test_an_interrupted_agent_is_silent_from_the_same_frame_on(tmp_path: Path) -
 def test_an_agent_that_may_not_be_interrupted_says_all_and_then_answers() -> None:
     rules = replace(RULES, turns=TurnRules(interruptible=False))
     caller = [says("A latte, please.", 1.0), says("No wait, a mocha.", during(0.5))]
-    call = Call(caller=caller, rules=rules, replies=["One latte, that is four dollars.", "A mocha then."]).run()
+    call = Call(caller=caller, rules=rules, replies=["One latte, that is four small dollars.", "A mocha then."]).run()
     assert story(call.trace, PlayoutFinished, TurnEnded, ReplyStarted, AgentInterrupted) == [
         "2.24 ReplyStarted 0 1 'A latte, please.' True",
         "2.50 TurnEnded 1 '500 ms of silence'",
-        "4.52 PlayoutFinished 0 'One latte, that is four dollars.'",
         "4.52 TurnEnded 2 '500 ms of silence'",
-        "4.52 ReplyStarted 1 2 'No wait, a mocha.' False",
-        "5.74 PlayoutFinished 1 'A mocha then.'",
+        "4.90 PlayoutFinished 0 'One latte, that is four small dollars.'",
+        "4.90 ReplyStarted 1 2 'No wait, a mocha.' False",
+        "6.16 PlayoutFinished 1 'A mocha then.'",
     ]
 
 
@@ -346,10 +357,6 @@ def test_an_agent_that_may_not_be_interrupted_says_all_and_then_answers() -> Non
 
 def busy(where: str | None = None) -> ProviderError:
     return ProviderError("busy", where=where)
-
-
-def first(error: ProviderError) -> object:
-    return lambda number: error if number == 0 else None
 
 
 def test_an_stt_that_fails_is_noted_and_the_next_turn_is_heard() -> None:
@@ -403,15 +410,14 @@ def test_an_llm_that_fails_is_noted_and_what_it_said_is_heard() -> None:
         llm_fails=lambda number: busy() if number == 0 else None,
     ).run()
     assert story(call.trace, ProviderFailed, PlayoutStarted, PlayoutFinished, LlmFinished) == [
-        "2.47 ProviderFailed 'llm' 'llm: busy'",
         "2.50 PlayoutStarted 0",
-        "2.78 PlayoutFinished 0 'Sure,'",
+        "2.61 ProviderFailed 'llm' 'llm: busy'",
+        "3.48 PlayoutFinished 0 'Sure, one latte.'",
         "6.39 LlmFinished 1 'Yes.'",
         "6.50 PlayoutStarted 1",
         "6.78 PlayoutFinished 1 'Yes.'",
-    ] or call.trace.of(ProviderFailed)
-    assert call.requests[1][0] == "user: A latte."
-    assert call.requests[1][-1] == "user: Hello?"
+    ]
+    assert call.requests[1] == ["user: A latte.", "assistant: Sure, one latte.", "user: Hello?"]
 
 
 def test_an_llm_that_fails_at_once_fails_the_reply_once_and_the_prompt_is_remembered_once() -> None:
@@ -463,8 +469,11 @@ def test_a_voice_that_fails_while_it_is_stopped_does_not_end_the_next_reply() ->
 
 @pytest.mark.parametrize("stage", ["stt", "llm", "tts"])
 def test_an_unexpected_error_ends_the_call_with_that_error(stage: str) -> None:
+    def bug(_: object) -> KeyError:
+        return KeyError("a bug")
+
     call = Call(caller=[says("A latte.", 1.0), says("Hello?", 5.0)])
-    setattr(call, f"{stage}_fails", lambda number: KeyError("a bug"))
+    setattr(call, f"{stage}_fails", bug)
     with pytest.raises(KeyError, match="a bug"):
         call.run()
     assert call.trace.events[-1] == CallEnded(at=call.trace.events[-1].at, reason="failed")
@@ -528,7 +537,7 @@ def test_a_line_that_fails_ends_the_call_as_failed() -> None:
 @pytest.mark.parametrize("at", [0.5, 1.5, 2.2, 2.3, 2.4, 2.48, 3.0])
 def test_hanging_up_at_any_time_leaves_no_task_behind(at: float) -> None:
     call = Call(caller=[says("A latte.", 1.0)], hang_up_at=at).run()
-    assert story(call.trace, CallEnded) == [f"{at + 0.02:.2f} CallEnded 'caller hung up'"] or call.left == []
+    assert story(call.trace, CallEnded) == [f"{at + 0.02:.2f} CallEnded 'caller hung up'"]
     assert (call.left, call.llm.running, call.voice.running) == ([], 0, 0)
     assert [stream.closed for stream in call.stt.streams] == [1] * len(call.stt.streams)
 
@@ -538,7 +547,7 @@ def test_hanging_up_in_the_middle_of_the_greeting() -> None:
     call = Call(caller=[], rules=rules, hang_up_at=1.0).run()
     assert story(call.trace, *REPLY, CallEnded) == [
         "0.00 ReplyStarted 0 None '' False",
-        "0.10 PlayoutStarted 0",
+        "0.08 PlayoutStarted 0",
         "1.02 ReplyCancelled 0 'call ended'",
         "1.02 CallEnded 'caller hung up'",
     ]
@@ -604,7 +613,11 @@ def test_a_line_of_any_rate_carries_the_same_conversation(tmp_path: Path, rate: 
     wav = CallWav(tmp_path / "call.wav", rate)
     call = Call(caller=caller, replies=[LONG, "A mocha then.", "Bye."], rate=rate, wav=wav).run()
     assert call.trace.of(CallStarted)[0].rate == rate
-    assert [event.text for event in call.trace.of(TranscriptUpdated)] == ["A latte, please.", "No wait, a mocha.", "Bye."]
+    assert [event.text for event in call.trace.of(TranscriptUpdated)] == [
+        "A latte, please.",
+        "No wait, a mocha.",
+        "Bye.",
+    ]
     assert [event.heard for event in call.trace.of(PlayoutFinished)] == ["A mocha then.", "Bye."]
     starts = [event.at for event in call.trace.of(SpeechStarted)]
     assert starts == pytest.approx([event.at for event in call.trace.of(UtterancePlayed)], abs=0.025)
@@ -642,7 +655,7 @@ def busy_call() -> Call:
             says("Mhm.", during(1.0), 0.3, backchannel=True),
             says("Stop.", during(2.0), 0.3),
             says("A mocha", after(), 0.8),
-            says("and a muffin.", 16.0),
+            says("and a muffin.", 17.1),
             says("No wait.", during(0.6)),
             says("", after(), 0.4),
             says("Bye.", after()),
@@ -677,20 +690,12 @@ def test_the_trace_does_not_depend_on_the_process_or_its_hash_seed() -> None:
 
 
 def test_the_trace_does_not_depend_on_where_the_clock_stands() -> None:
-    """A call that begins at 1000.123456 s of the clock is the one that begins at 0."""
-    first, second = busy_call(), busy_call()
-    first.run()
-
-    async def later(clock: Clock) -> None:
-        await clock.sleep_until(1000.123456)
-        await second.made(clock)
-
-    run_on("virtual", later)
-    assert story(second.trace) == story(first.trace)
+    later = replace(busy_call(), begins_at=1000.123456)
+    assert later.run().trace.lines() == busy_call().run().trace.lines()
 
 
 def test_ten_minutes_of_conversation_are_answered_to_the_last_turn() -> None:
-    caller = [says(f"Number {index}.", after(0.6)) for index in range(110)]
+    caller = [says(f"Number {index}.", after(0.6)) for index in range(130)]
     call = Call(caller=caller, replies=["Sure, one latte. Anything else for you today?"]).run()
     assert call.trace.events[-1].at > 600
     assert [event.text for event in call.trace.of(TranscriptUpdated)] == [one.text for one in caller]

@@ -9,8 +9,9 @@ who wants to measure again with other code:
 2. A block is audible when its level is above the threshold, -50 dBFS. Speech stands around -20,
    its released final stops around -45, the floor of a quiet room below -65.
 3. Neighbouring audible blocks make a run. It begins at the first sample of its first block that is
-   as far from that block's mean as the threshold's amplitude, and ends at the last such sample of
-   its last block. (One exists: a standard deviation is never above the largest distance.)
+   as far from that block's median as the threshold's amplitude, and ends at the last such sample of
+   its last block. (One exists: a standard deviation is never above the largest distance. The median,
+   because the first block is mostly what was before the sound.)
 4. Runs closer than 200 ms are one segment: a stop's closure inside a word, the burst after it.
 5. A segment whose runs are together shorter than 30 ms is a click, not sound.
 
@@ -171,4 +172,4 @@ def _runs(x: NDArray[np.int16], rate: int, threshold_dbfs: float) -> list[tuple[
 def _far(block: NDArray[np.int16], amplitude: float) -> NDArray[np.int64]:
     import numpy as np
 
-    return np.flatnonzero(np.abs(block - block.mean()) >= amplitude)
+    return np.flatnonzero(np.abs(block - np.median(block)) >= amplitude)

@@ -36,6 +36,7 @@ class Run:
         machine: plain facts about it ("cpus": 2), for people.
         busy_cpus: CPUs that other processes kept busy meanwhile, on average.
         interrupted: stopped before all calls were made.
+        warm: the first exchange is like the others (a replay), so it counts.
     """
 
     agent: str
@@ -44,6 +45,7 @@ class Run:
     machine: Mapping[str, str | int | float] = field(default_factory=dict[str, str | int | float])
     busy_cpus: float | None = None
     interrupted: bool = False
+    warm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +115,34 @@ def analyse(recordings: Iterable[Recording], run: Run, thresholds: Sequence[Thre
     Raises:
         RecordingError: recordings of the wall clock and of the virtual clock together.
     """
+    return sum_up(map(measured, recordings), run, thresholds)
+
+
+def measured(recording: Recording) -> Call:
+    """One call of a run, without its sound."""
+    measures = measure(
+        recording.events, recording.rate, recording.left, recording.right, broken_off=recording.cut is not None
+    )
+    return Call(recording.path.name, measures, recording.cut)
+
+
+def sum_up(measured_calls: Iterable[Call], run: Run, thresholds: Sequence[Threshold] = ()) -> Analysis:
+    """The figures of a run whose calls have been measured; each has a name of its own.
+
+    Raises:
+        RecordingError: calls of the wall clock and of the virtual clock together.
+    """
     calls: list[Call] = []
     clocks: set[str] = set()
-    for recording in recordings:
-        measures = measure(
-            recording.events, recording.rate, recording.left, recording.right, broken_off=recording.cut is not None
-        )
-        clocks.add(measures.timeline.clock or "wall")
+    for call in measured_calls:
+        clocks.add(call.measures.timeline.clock or "wall")
         if len(clocks) > 1:
             raise RecordingError(
                 "runs on another clock than the calls before it; measured and modelled times do not go together",
-                where=str(recording.path),
+                where=call.name,
             )
-        calls.append(Call(recording.path.name, measures, recording.cut))
-    turns = tuple(_turns(calls))
+        calls.append(call)
+    turns = tuple(_turns(calls, cold=not run.warm))
     number = {call.name: index for index, call in enumerate(calls)}
     durations = _durations(calls, turns, number)
     shares = _shares(turns)
@@ -150,8 +166,7 @@ def analyse(recordings: Iterable[Recording], run: Run, thresholds: Sequence[Thre
     )
 
 
-def _turns(calls: Iterable[Call]) -> Iterator[Turn]:
-    cold = True
+def _turns(calls: Iterable[Call], *, cold: bool) -> Iterator[Turn]:
     for call in calls:
         for exchange in call.measures.exchanges:
             yield Turn(call.name, exchange, cold)

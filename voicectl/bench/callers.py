@@ -35,11 +35,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, cast
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from voicectl.analysis.audible import (
     active_dbfs,
@@ -195,7 +196,7 @@ class UtteranceSpec(SpecModel):
     during_agent_ms: Ms | None = Field(
         default=None, ge=0, le=60_000, description="Starts so long after the agent's answer became audible."
     )
-    at_ms: Ms | None = Field(default=None, ge=0, le=3_600_000, description="Starts at this time of the call.")
+    at_ms: Ms | None = Field(default=None, ge=0, le=600_000, description="Starts at this time of the call.")
     backchannel: bool = Field(default=False, description="A listener's noise that expects no answer.")
     first_voiced_sample: Sample | None = Field(default=None, description="Where speech begins, in samples of the file.")
     last_voiced_sample: Sample | None = Field(default=None, description="Where speech ends, in samples of the file.")
@@ -216,11 +217,18 @@ class UtteranceSpec(SpecModel):
         return AfterAgent() if self.after_agent_ms is None else AfterAgent(self.after_agent_ms / 1000)
 
 
+def _file_name(name: str) -> str:
+    """It becomes part of the name of a folder for each call."""
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        raise fault(f"'{name}' cannot be a caller's name", "Use letters, digits, '-', '_' and '.'")
+    return name
+
+
 class CallerSpec(SpecModel):
     """One caller."""
 
     version: Literal[1] = Field(default=1, description="Version of this format.")
-    name: Annotated[str, StringConstraints(pattern=r"^\w[\w .-]*$")] | None = Field(
+    name: Annotated[str, AfterValidator(_file_name)] | None = Field(
         default=None, description="Default: the name of the folder or file."
     )
     agent: Text | None = Field(default=None, description="The agent it is meant for.")

@@ -50,7 +50,7 @@ def bench(
     set_: SetOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the report.")] = False,
 ) -> int:
-    """Let recorded callers call an agent, and report how long each one waited.
+    """Let recorded callers call, and report how long each waited.
 
     Every call is kept: call.wav (left caller, right agent), trace.jsonl, and
     every provider's stream. Thresholds decide the exit code.
@@ -105,7 +105,7 @@ def _pull_weights(agent: ResolvedAgent, progress: console.ProgressLine) -> None:
 
     wanted = {agent.stage(stage).model for stage in STAGES if agent.stage(stage).provider == "local"}
     store = open_store(console.env())
-    missing = [each for each in WEIGHTS if each.name in wanted and store.status(each.name).state == "missing"]
+    missing = [each for each in WEIGHTS if each.name in wanted and store.status(each.name).state != "pulled"]
     if missing:
         total = console.size(sum(each.bytes for each in missing))
         progress(f"fetching {', '.join(each.name for each in missing)}: {total}, once")

@@ -7,7 +7,6 @@ Results go to stdout, progress and errors to stderr. Colour only on a terminal t
 from __future__ import annotations
 
 import datetime
-import io
 import os
 import shutil
 import sys
@@ -63,8 +62,9 @@ def out_json(value: Any) -> None:
 
 def never_choke() -> None:
     """A character that the terminal's encoding lacks is shown by its number."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # a real stream has it
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 def flush() -> None:

@@ -231,6 +231,15 @@ class _Take:
         return (self.ended or self.asked_at) - self.asked_at
 
 
+def _until_cut(takes: Iterable[_Take], streams: Streams) -> list[_Take]:
+    """A stream that was under way when the recording was cut is known to last until then."""
+    every = list(takes)
+    for take in every:
+        if take.ended is None:
+            take.ended = streams.chunks[-1].at
+    return every
+
+
 class _Takes:
     """Finds the take that a request should get: unused ones first, whole ones before cut ones."""
 
@@ -315,7 +324,7 @@ class RecordedLlm(_Recorded):
                     takes[id].ended, takes[id].how = at, how
                 case _:
                     pass
-        self._takes = _Takes("llm", "conversation", list(takes.values()), on_miss)
+        self._takes = _Takes("llm", "conversation", _until_cut(takes.values(), streams), on_miss)
         self._clock = clock
 
     async def warm(self, messages: tuple[Message, ...]) -> None:
@@ -357,7 +366,7 @@ class RecordedTts(_Recorded):
                     takes[id].ended, takes[id].how = at, how
                 case _:
                     pass
-        self._takes = _Takes("tts", "clause", list(takes.values()), on_miss)
+        self._takes = _Takes("tts", "clause", _until_cut(takes.values(), streams), on_miss)
         self._clock = clock
 
     async def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:

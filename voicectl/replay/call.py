@@ -7,6 +7,7 @@ recording, nothing is written; the result is a `Recording` like any other, in me
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from voicectl.assemble import rules_of
+from voicectl.audio import FRAME_S
 from voicectl.clock import Clock, run_on
 from voicectl.errors import RecordingError
-from voicectl.events import CallStarted, Event, ProviderFailed, UtterancePlayed
+from voicectl.events import CallEnded, CallStarted, Event, ProviderFailed, UtterancePlayed
+from voicectl.pipeline.protocols import Providers
 from voicectl.pipeline.session import AgentRules, Session
 from voicectl.providers import CATALOG
 from voicectl.providers.recorded import OnMiss, replayed
-from voicectl.recording import Recording, open_recording
+from voicectl.recording import SPEC_NAME, Recording, open_recording
 from voicectl.spec import ResolvedAgent, load_resolved
 from voicectl.streams import Streams, read_streams
 from voicectl.trace import Trace
-from voicectl.transports.recorded import RecordedLine
+from voicectl.transports.recorded import AFTER_S, RecordedLine
 
 Samples = npt.NDArray[np.int16]
 
@@ -41,19 +44,31 @@ class Kept:
     def path(self) -> Path:
         return self.recording.path
 
+    @property
+    def until(self) -> float | None:
+        """Where the call breaks off, in seconds: nothing is known from there on. None: it came to its end."""
+        was = self.recording
+        ended = was.events[-1] if was.events else None
+        if was.sealed and isinstance(ended, CallEnded) and ended.reason == "caller hung up":
+            return None
+        return int(was.seconds / FRAME_S + 1e-6) * FRAME_S
 
-def open_kept(folder: Path) -> Kept:
+
+def open_kept(folder: Path, overrides: Sequence[str] = ()) -> Kept:
     """Open a recording for replay.
+
+    Args:
+        overrides: changes to its spec, as `--set` gives them.
 
     Raises:
         RecordingError: it is not one, or a part of it is missing or not what was written.
-        SpecError: its spec cannot be read by this voicectl.
+        SpecError: its spec cannot be read by this voicectl, or an override is wrong.
     """
     recording = open_recording(folder)
-    spec = folder / "spec.yaml"
+    spec = folder / SPEC_NAME
     if not spec.is_file():
-        raise RecordingError("cannot be replayed: it has no spec.yaml", where=str(folder))
-    return Kept(recording, read_streams(folder), load_resolved(spec, CATALOG))
+        raise RecordingError(f"cannot be replayed: it has no {SPEC_NAME}", where=str(folder))
+    return Kept(recording, read_streams(folder), load_resolved(spec, CATALOG, overrides))
 
 
 def replay(kept: Kept, agent: ResolvedAgent | None = None, on_miss: OnMiss = "fail") -> Recording:
@@ -63,28 +78,28 @@ def replay(kept: Kept, agent: ResolvedAgent | None = None, on_miss: OnMiss = "fa
     does not hold is a `ProviderFailed` of a `...:recorded` provider in the result.
     """
     rules = rules_of(agent or kept.agent)
-    return run_on("virtual", lambda clock: _run(kept, rules, on_miss, clock))
+    return run_on("virtual", lambda clock: run_again(kept, rules, replayed(kept.streams, clock, on_miss), clock))
 
 
-def missed(events: tuple[Event, ...]) -> list[ProviderFailed]:
+def missed(events: Sequence[Event]) -> list[ProviderFailed]:
     """What was asked for and had not been recorded."""
-    return [
-        event for event in events if isinstance(event, ProviderFailed) and event.provider.endswith(":recorded")
-    ]
+    return [event for event in events if isinstance(event, ProviderFailed) and event.provider.endswith(":recorded")]
 
 
-async def _run(kept: Kept, rules: AgentRules, on_miss: OnMiss, clock: Clock) -> Recording:
+async def run_again(kept: Kept, rules: AgentRules, providers: Providers, clock: Clock) -> Recording:
+    """The call with these rules and providers, on this clock."""
     was = kept.recording
     started = [event for event in was.events if isinstance(event, CallStarted)]
     caller = started[0].caller if started else was.path.name
     trace = Trace(header={key: value for key, value in was.header.items() if key != "voicectl_trace"})
     played = [event for event in was.events if isinstance(event, UtterancePlayed)]
-    line = RecordedLine(caller, was.left.tobytes(), was.rate, played, clock, trace)
+    after_s = AFTER_S if kept.until is None else 0.0
+    line = RecordedLine(caller, was.left.tobytes(), was.rate, played, clock=clock, trace=trace, after_s=after_s)
     sound = _Sound(was.rate)
-    session = Session(rules, replayed(kept.streams, clock, on_miss), line, clock, trace, sound)
+    session = Session(rules, providers, line, clock, trace, sound)
     await session.run()
     left, right = sound.channels()
-    return Recording(was.path, trace.header, tuple(trace.events), was.cut, was.rate, left, right)
+    return Recording(was.path, trace.header, tuple(trace.events), was.cut, was.rate, left, right, was.sealed)
 
 
 class _Sound:

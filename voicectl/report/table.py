@@ -102,7 +102,7 @@ def _percentiles(analysis: Analysis, *, wide: bool) -> RenderableType:
             table.add_column("95%", justify="left", no_wrap=True, header_style="dim", style="dim", min_width=11)
     table.add_column("max", justify="right", no_wrap=True, min_width=7)
     for name, summary in analysis.durations.items():
-        if not summary.n and name == "barge_in_stop_ms":
+        if not summary.n:
             continue
         whole = name in ("voice_to_voice_ms", "barge_in_stop_ms")
         row: list[RenderableType] = [Text(_label(name) if whole else f"  {_label(name)}", "bold" if whole else "")]
@@ -152,7 +152,7 @@ def _bars(turn: Turn, longest: float, width: int) -> Table:
     table.add_column(no_wrap=True)
     ends = [end / 1000 for end in accumulate(turn.exchange.waterfall or (), initial=0)]
     for stage, begin, end in zip(STAGES, ends, ends[1:], strict=False):
-        if end > begin:
+        if round(end) > round(begin):
             first, last = (round(at / longest * width) for at in (begin, end))
             bar = " " * min(first, width - 1) + "█" * max(1, last - first)
             # Whole milliseconds of the ends, not of the part: so the numbers shown add up as well.

@@ -159,22 +159,28 @@ def resolve(
     return resolved
 
 
-def load_resolved(path: Path, catalog: Catalog) -> ResolvedAgent:
-    """Read what `ResolvedAgent.to_yaml` wrote.
+def load_resolved(path: Path, catalog: Catalog, overrides: Sequence[str] = ()) -> ResolvedAgent:
+    """Read what `ResolvedAgent.to_yaml` wrote, and lay overrides over it as `resolve` does.
 
     Raises:
-        SpecError: it is not that, or this version of voicectl does not know its providers.
+        SpecError: it is not that, this version of voicectl does not know its providers, or an
+            override is wrong.
     """
     source = load_yaml(path, env=None)
     entries = dict(source.root.entries)
     name, profile = (entries.pop(key, None) for key in ("name", "profile"))
-    tree = MapNode(source.root.where, {key: entry for key, entry in entries.items() if not _is_null(entry.value)})
+    tree: Node = MapNode(source.root.where, {key: one for key, one in entries.items() if not _is_null(one.value)})
+    wrong: list[Problem] = []
+    for override in overrides:
+        node, found = _override(override, {})
+        wrong += found
+        tree = _overlay(tree, node) if node else tree
     names = [entry.value.text if entry and isinstance(entry.value, Scalar) else "" for entry in (name, profile)]
     is_profile = profile is not None and not _is_null(profile.value)
-    resolved, problems = _resolved(tree, names[0], names[1] if is_profile else None, catalog)
+    resolved, problems = _resolved(cast(MapNode, tree), names[0], names[1] if is_profile else None, catalog)
     if not names[0]:
         problems.append(Problem(str(source.root.where), "missing key 'name'"))
-    problems = unique([*source.problems, *problems])
+    problems = unique([*source.problems, *wrong, *problems])
     if resolved is None or problems:
         raise SpecError(problems)
     return resolved

@@ -16,8 +16,6 @@ from voicectl.pipeline.protocols import Frame
 from voicectl.trace import Trace
 
 AFTER_S = 10.0
-"""How long the line stays open for an agent that still has something to say."""
-
 _QUIET_S = 0.9
 
 
@@ -28,10 +26,20 @@ class RecordedLine:
         caller: who it was.
         pcm: the caller's channel, s16le at `rate`.
         played: the utterances of the recording, in order.
+        after_s: how long the line stays open, after the recording, for an agent that still has
+            something to say. A recording that breaks off takes 0: what came next is not known.
     """
 
     def __init__(
-        self, caller: str, pcm: bytes, rate: int, played: Sequence[UtterancePlayed], clock: Clock, trace: Trace
+        self,
+        caller: str,
+        pcm: bytes,
+        rate: int,
+        played: Sequence[UtterancePlayed],
+        *,
+        clock: Clock,
+        trace: Trace,
+        after_s: float = AFTER_S,
     ) -> None:
         self.rate = rate
         self.caller = caller
@@ -39,6 +47,7 @@ class RecordedLine:
         self._played = list(played)
         self._clock = clock
         self._trace = trace
+        self._after_s = after_s
         self._start = 0.0
         self._sent_until = 0.0
 
@@ -71,4 +80,4 @@ class RecordedLine:
 
     def _wait_on(self, now: float, end: float) -> bool:
         """After the recording: whether the agent was heard a moment ago."""
-        return now < min(self._sent_until + _QUIET_S, end + AFTER_S) - FRAME_S / 2
+        return now < min(self._sent_until + _QUIET_S, end + self._after_s) - FRAME_S / 2

@@ -102,16 +102,23 @@ class Store:
     table: tuple[Weights, ...] = WEIGHTS
 
     def path(self, name: str, file: str) -> Path:
-        """Where a pulled file is. Cheap: looks at its size only.
+        """Where a pulled file is, checked: its hash is computed unless it was since the file last changed.
 
         Raises:
-            WeightsError: unknown, not pulled or not whole; says the command that helps.
+            WeightsError: unknown, not pulled, not whole or not what was published; says the
+                command that helps.
         """
         wanted = find(name, self.table).file(file)
         path = self._folder(name) / file
         size = _size(path)
-        if size != wanted.bytes:
-            trouble = "is not pulled" if size is None else f"is damaged ({file} has {size} bytes, not {wanted.bytes})"
+        trouble = ""
+        if size is None:
+            trouble = "is not pulled"
+        elif size != wanted.bytes:
+            trouble = f"is damaged ({file} has {size} bytes, not {wanted.bytes})"
+        elif not self._checked(path) and self._check(name, wanted) != "ok":
+            trouble = f"is damaged ({file} is not what was published: its sha256 differs)"
+        if trouble:
             raise WeightsError(f"the model '{name}' {trouble}", hint=f"Run: voicectl models pull {name}")
         return path
 
@@ -233,7 +240,18 @@ class Store:
         size = _size(path)
         if size is None:
             return "missing"
-        return "ok" if size == file.bytes and _sha256(path) == file.sha256 else "corrupt"
+        if size != file.bytes or _sha256(path) != file.sha256:
+            return "corrupt"
+        with contextlib.suppress(OSError):  # a cache we may only read is checked every time
+            _stamp(path).write_text(_state(path), encoding="ascii")
+        return "ok"
+
+    def _checked(self, path: Path) -> bool:
+        """Whether the hash was found right and the file has not been touched since."""
+        try:
+            return _stamp(path).read_text(encoding="ascii") == _state(path)
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def _folder(self, name: str) -> Path:
         return self.root / "weights" / name
@@ -282,6 +300,16 @@ else:
         except BlockingIOError:
             return False
         return True
+
+
+def _stamp(path: Path) -> Path:
+    """Beside a file: its state when its hash was last found right."""
+    return path.with_name(path.name + ".checked")
+
+
+def _state(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _size(path: Path) -> int | None:

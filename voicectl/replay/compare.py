@@ -1,0 +1,216 @@
+"""The first difference between what happened and what happens now. Pure: events in, one difference out.
+
+Two comparisons:
+
+`first_difference`  of two traces that must be equal to the byte: a replay against the accepted one,
+                    or against a call that ran on the virtual clock itself.
+`first_departure`   of a replay from a call that ran on the wall clock. What the machine's jitter can
+                    change is no difference: stamps, and whether a speculative reply, which nobody
+                    heard, was begun in time. What a rule decides is: when the caller is taken to
+                    speak, pause and finish, what was heard of them, and what they heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import zip_longest
+from typing import Literal
+
+from voicectl.events import (
+    AgentInterrupted,
+    Event,
+    FrameLate,
+    PlayoutFinished,
+    PlayoutStarted,
+    ProviderFailed,
+    ReplyStarted,
+    SpeechPaused,
+    SpeechStarted,
+    TranscriptUpdated,
+    TurnDropped,
+    TurnEnded,
+)
+from voicectl.replay.tell import quoted
+from voicectl.trace import event_line
+
+JITTER_S = 0.06
+"""How far a stamp of the wall clock may be from the modelled one."""
+
+SHOWN_BEFORE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where two traces part.
+
+    Args:
+        before: what they have in common, last.
+        was: what happened then (None: nothing more).
+        now: what happens now (None: nothing more).
+        what: the fields that differ, in words.
+        line: of `was` in its file, from 1; where it is None, of the end.
+    """
+
+    before: tuple[Event, ...]
+    was: Event | None
+    now: Event | None
+    what: str
+    line: int
+
+
+def first_difference(was: Sequence[Event], now: Sequence[Event], until: float | None = None) -> Difference | None:
+    """The first event that is not the same to the microsecond.
+
+    Args:
+        until: leave out what was noted from here on.
+    """
+    was, now = _before(was, until), _before(now, until)
+    for index, (old, new) in enumerate(zip_longest(was, now)):
+        if old is None or new is None or (old != new and event_line(old) != event_line(new)):
+            return Difference(tuple(was[max(0, index - SHOWN_BEFORE) : index]), old, new, _what(old, new), index + 2)
+    return None
+
+
+def _before(events: Sequence[Event], until: float | None) -> Sequence[Event]:
+    if until is None:
+        return events
+    end = next((index for index, event in enumerate(events) if known_at(event) >= until - 1e-9), len(events))
+    return events[:end]
+
+
+def known_at(event: Event) -> float:
+    """When the pipeline knew."""
+    return event.at if event.noted_at is None else event.noted_at
+
+
+# Against the wall clock ------------------------------------------------------------------------
+
+_Lane = Literal["caller", "text", "agent", "failures"]
+_ReplyEvent = ReplyStarted | AgentInterrupted | PlayoutFinished
+
+
+def first_departure(was: Sequence[Event], now: Sequence[Event], until: float | None = None) -> Difference | None:
+    """The first thing that was decided otherwise, in the order of the call."""
+    was, now = _before(was, until), _before(now, until)
+    lanes: tuple[_Lane, ...] = ("caller", "text", "agent", "failures")
+    found = [one for lane in lanes if (one := _departure(_lane(was, lane), _lane(now, lane), was, until))]
+    first = min(found, key=lambda pair: min(known_at(event) for event in pair if event), default=None)
+    if first is None:
+        return None
+    old, new = first
+    at = was.index(old) if old else sum(known_at(event) < known_at(new) for event in was) if new else len(was)
+    before = [event for lane in lanes for event in _lane(was[:at], lane)]
+    before.sort(key=was.index)
+    return Difference(tuple(before[-SHOWN_BEFORE:]), old, new, _what(old, new), at + 2)
+
+
+def _departure(
+    was: Sequence[Event], now: Sequence[Event], everything: Sequence[Event], until: float | None
+) -> tuple[Event | None, Event | None] | None:
+    for old, new in zip_longest(was, now):
+        if old is None or new is None:
+            extra = old or new
+            if extra and until is not None and known_at(extra) > until - 2 * JITTER_S:
+                return None  # what jitter put on one side of the cut or the other
+            return old, new
+        if not _agree(old, new, JITTER_S + _lateness(everything, known_at(old))):
+            return old, new
+    return None
+
+
+def _lane(events: Sequence[Event], lane: _Lane) -> list[Event]:
+    return list(_LANES[lane](events))
+
+
+def _caller(events: Sequence[Event]) -> Iterator[Event]:
+    return (event for event in events if isinstance(event, SpeechStarted | SpeechPaused | TurnEnded))
+
+
+def _text(events: Sequence[Event]) -> Iterator[Event]:
+    """Of each turn the last text: an earlier one may have been overtaken. And what became of it."""
+    finals = [event for event in events if isinstance(event, TranscriptUpdated) and event.final]
+    last = {event.turn: event for event in finals}
+    return (event for event in events if isinstance(event, TurnDropped) or last.get(getattr(event, "turn", 0)) is event)
+
+
+def _agent(events: Sequence[Event]) -> Iterator[Event]:
+    """Of the replies that were heard, what they answer and how they ended."""
+    heard = {event.reply for event in events if isinstance(event, PlayoutStarted)}
+    return (event for event in events if isinstance(event, _ReplyEvent) and event.reply in heard)
+
+
+def _failures(events: Sequence[Event]) -> Iterator[Event]:
+    return (event for event in events if isinstance(event, ProviderFailed))
+
+
+_LANES = {"caller": _caller, "text": _text, "agent": _agent, "failures": _failures}
+
+
+def _agree(old: Event, new: Event, slack: float) -> bool:
+    match old, new:
+        case TurnEnded(), TurnEnded():
+            same = (old.turn, old.reason) == (new.turn, new.reason)
+            return same and _same(old.speech_end, new.speech_end) and abs(old.at - new.at) <= slack
+        case (SpeechStarted(), SpeechStarted()) | (SpeechPaused(), SpeechPaused()):
+            return old.turn == new.turn and _same(old.at, new.at)
+        case TranscriptUpdated(), TranscriptUpdated():
+            return (old.turn, old.text) == (new.turn, new.text)
+        case TurnDropped(), TurnDropped():
+            return (old.turn, old.reason) == (new.turn, new.reason)
+        case ReplyStarted(), ReplyStarted():
+            return (old.turn, old.prompt) == (new.turn, new.prompt)
+        case PlayoutFinished(), PlayoutFinished():
+            return old.heard == new.heard
+        case AgentInterrupted(), AgentInterrupted():
+            # It stopped at the same word, or a frame later at the next.
+            words = sorted([old.heard.split(), new.heard.split()], key=len)
+            near = len(words[1]) - len(words[0]) <= 1 and words[1][: len(words[0])] == words[0]
+            return near and old.turn == new.turn and _same(old.speech_at, new.speech_at)
+        case ProviderFailed(), ProviderFailed():
+            return (old.stage, old.message) == (new.stage, new.message)
+        case _:
+            return False
+
+
+def _same(one: float, other: float) -> bool:
+    return abs(one - other) < 1e-6
+
+
+def _lateness(events: Sequence[Event], at: float) -> float:
+    """How late the machine was around then, by its own account."""
+    late = (event.late for event in events if isinstance(event, FrameLate) and -0.1 < event.at - at < 1.0)
+    return max(late, default=0.0)
+
+
+# One turn --------------------------------------------------------------------------------------
+
+
+def of_turn(events: Sequence[Event], turn: int) -> list[Event]:
+    """What belongs to one turn of the caller, with the replies to it."""
+    replies = {event.reply for event in events if isinstance(event, ReplyStarted) and event.turn == turn}
+    return [one for one in events if getattr(one, "turn", None) == turn or getattr(one, "reply", None) in replies]
+
+
+# In words --------------------------------------------------------------------------------------
+
+
+def _what(old: Event | None, new: Event | None) -> str:
+    if old is None:
+        return "nothing more had happened"
+    if new is None:
+        return "nothing more happens"
+    if type(old) is not type(new):
+        return "another event"
+    differing = [
+        (field.name, before, after)
+        for field in fields(old)
+        if (before := getattr(old, field.name)) != (after := getattr(new, field.name))
+    ]
+    return "; ".join(f"{name} was {_value(before)} and is {_value(after)}" for name, before, after in differing)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return quoted(value) if isinstance(value, str) else str(value)

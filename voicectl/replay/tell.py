@@ -1,0 +1,123 @@
+"""Events in words that a person understands. Pure.
+
+4.58 s  the caller paused (turn 1)
+5.08 s  turn 1 ended after 500 ms of silence
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+
+from voicectl.events import (
+    AgentInterrupted,
+    BackchannelHeard,
+    CallEnded,
+    CallStarted,
+    ClauseReady,
+    Event,
+    FrameLate,
+    LlmFinished,
+    LlmFirstToken,
+    LlmRequested,
+    PlayoutFinished,
+    PlayoutStarted,
+    ProviderFailed,
+    ReplyCancelled,
+    ReplyCommitted,
+    ReplyStarted,
+    SpeechPaused,
+    SpeechStarted,
+    TranscriptUpdated,
+    TtsFinished,
+    TtsFirstAudio,
+    TtsRequested,
+    TurnDropped,
+    TurnEnded,
+    UtterancePlayed,
+)
+
+_LONGEST = 70  # characters of a quoted text
+
+
+def tell(event: Event) -> str:
+    """One line: when it was true, and what happened."""
+    return f"{event.at:.2f} s  {what(event)}"
+
+
+def what(event: Event) -> str:
+    """What happened, without the time."""
+    match event:
+        case CallStarted(caller=caller, agent=agent):
+            return f"the call began: {caller} calls {agent}"
+        case CallEnded(reason=reason):
+            return f"the call ended: {reason}"
+        case UtterancePlayed(index=index, name=name):
+            return f"the caller's utterance {index + 1} began ({name})"
+        case FrameLate(late=late):
+            return f"a frame came {late * 1000:.0f} ms late"
+        case SpeechStarted(turn=turn):
+            return f"the caller spoke (turn {turn})"
+        case SpeechPaused(turn=turn):
+            return f"the caller paused (turn {turn})"
+        case TranscriptUpdated(turn=turn, text=text, final=final):
+            return f"the STT heard {quoted(text)}{'' if final else ' so far'} (turn {turn})"
+        case TurnEnded(turn=turn, reason=reason):
+            return f"turn {turn} ended {'after ' if reason.endswith('of silence') else ': '}{reason}"
+        case TurnDropped(turn=turn, reason=reason):
+            return f"turn {turn} gets no answer: {reason}"
+        case BackchannelHeard(turn=turn, text=text):
+            return f"the caller said {quoted(text)} while the agent went on (turn {turn})"
+        case ReplyStarted(turn=None, reply=reply):
+            return f"the agent began its greeting (reply {reply})"
+        case ReplyStarted(turn=turn, reply=reply, prompt=prompt, held=held):
+            ahead = " ahead" if held else ""
+            return f"the agent began to think{ahead} about {quoted(prompt)} (reply {reply} to turn {turn})"
+        case ReplyCommitted(reply=reply):
+            return f"reply {reply} may be heard"
+        case ReplyCancelled(reply=reply, reason=reason):
+            return f"reply {reply} was dropped unheard: {reason}"
+        case LlmRequested(reply=reply):
+            return f"the LLM was asked (reply {reply})"
+        case LlmFirstToken(reply=reply):
+            return f"the LLM's first token came (reply {reply})"
+        case LlmFinished(reply=reply, text=text):
+            return f"the LLM had answered {quoted(text)} (reply {reply})"
+        case ClauseReady(reply=reply, index=index, text=text):
+            return f"clause {index + 1} was complete: {quoted(text)} (reply {reply})"
+        case TtsRequested(reply=reply, index=index):
+            return f"the TTS was asked for clause {index + 1} (reply {reply})"
+        case TtsFirstAudio(reply=reply, index=index):
+            return f"the first audio of clause {index + 1} came (reply {reply})"
+        case TtsFinished(reply=reply, index=index, seconds=seconds):
+            return f"clause {index + 1} is {seconds:.2f} s long (reply {reply})"
+        case PlayoutStarted(reply=reply):
+            return f"the agent began to speak (reply {reply})"
+        case PlayoutFinished(reply=reply, heard=heard):
+            return f"the agent had said {quoted(heard)} (reply {reply})"
+        case AgentInterrupted(reply=reply, turn=turn, heard=heard):
+            return f"the caller interrupted the agent after {quoted(heard)} (reply {reply}, turn {turn})"
+        case ProviderFailed(stage=stage, message=message):
+            return f"the {stage.upper()} failed: {message}"
+        case _:
+            return _spelt_out(event)
+
+
+def _spelt_out(event: Event) -> str:
+    """For an event that has no words of its own yet."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(event).__name__).lower()
+    values = values_of(event)
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in values.items())})" if values else name
+
+
+def values_of(event: Event) -> Mapping[str, object]:
+    """The fields of an event besides its times."""
+    names = [field.name for field in fields(event) if field.name not in ("at", "noted_at")]
+    return {name: getattr(event, name) for name in names}
+
+
+def quoted(text: str) -> str:
+    """In quotation marks, and not too long."""
+    plain = " ".join(text.split())
+    return f"“{plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1].rstrip() + '…'}”"
