@@ -204,15 +204,18 @@ def write_wav(path: Path, samples: NDArray[np.int16], rate: int) -> None:
 def babble(cache: Path, rate: int) -> NDArray[np.int16]:
     """Sixteen talkers going round in a circle, so that the end runs into the beginning."""
     draw = np.random.default_rng(7)
-    length = round(BABBLE_S * MODEL_RATE)
+    length, margin_s = round(BABBLE_S * MODEL_RATE), 0.1
     mixed = np.zeros(length)
     for name in BABBLE_VOICES:
         talk = at_level(Voice(cache, name).say(BABBLE_TEXT), MODEL_RATE, SPEECH_DBFS)
+        circle = np.pad(talk, (0, -len(talk) % length)).reshape(-1, length).sum(axis=0)
         for _ in range(2):
-            circle = np.resize(talk, length)
             mixed += np.roll(circle, int(draw.integers(length))) * draw.uniform(0.5, 1.0)
     mixed *= 10 ** (BABBLE_DBFS / 20) / math.sqrt(float(np.mean(mixed * mixed)))
-    return resample(Pcm(to_int16(mixed).tobytes(), MODEL_RATE), rate).array()
+    margin = round(margin_s * MODEL_RATE)
+    around = to_int16(np.concatenate((mixed[-margin:], mixed, mixed[:margin])))
+    margin = round(margin_s * rate)
+    return resample(Pcm(around.tobytes(), MODEL_RATE), rate).array()[margin:-margin]
 
 
 def make(name: str, spec: dict[str, Any], cache: Path, out: Path) -> None:

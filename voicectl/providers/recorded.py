@@ -6,7 +6,7 @@ looked up by what it asks (the conversation, the clause, the stretch of the call
 by its number, so a changed order still finds its answers.
 
 When something was not recorded, `on_miss` decides: "fail" raises `NotRecorded`, which names the
-nearest recorded request and what differs; "nearest" plays that one.
+nearest recorded request and what differs; "nearest" plays that one, and says so to `on_nearest`.
 """
 
 from __future__ import annotations
@@ -49,22 +49,28 @@ from voicectl.streams import (
 )
 
 OnMiss = Literal["fail", "nearest"]
+OnNearest = Callable[[str], None]
+"""Told what was not recorded, and is answered by the nearest that was."""
 
-_GRACE_S = 0.25  # an interruption may come a little later than it did; what would have followed is not known
+# An interruption may come a little later than it did; what would have followed is not known.
+_GRACE_S: dict[OnMiss, float] = {"fail": 0.25, "nearest": 0.02}
 _SAME_S = 0.0005  # two stretches of speech are the same when their ends differ by less
+_NEARLY_S = 0.3  # where one stretch ends so little after another, no word lies between
 
 
 class NotRecorded(ProviderError):
     """The pipeline asked for something that this recording does not hold."""
 
 
-def replayed(streams: Streams, clock: Clock, on_miss: OnMiss = "fail") -> Providers:
+def replayed(
+    streams: Streams, clock: Clock, on_miss: OnMiss = "fail", on_nearest: OnNearest = lambda miss: None
+) -> Providers:
     """The four providers of a recorded call."""
     return Providers(
         RecordedVad(streams),
-        RecordedStt(streams, clock, on_miss),
-        RecordedLlm(streams, clock, on_miss),
-        RecordedTts(streams, clock, on_miss),
+        RecordedStt(streams, clock, on_miss, on_nearest),
+        RecordedLlm(streams, clock, on_miss, on_nearest),
+        RecordedTts(streams, clock, on_miss, on_nearest),
     )
 
 
@@ -125,7 +131,7 @@ class _Answer:
 class RecordedStt(_Recorded):
     """Answers a flush with what was heard of the same stretch of the caller's speech."""
 
-    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss) -> None:
+    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss, on_nearest: OnNearest) -> None:
         starts: dict[int, float] = {}
         asked: dict[tuple[int, int], _Answer] = {}
         for chunk in streams.chunks:
@@ -142,6 +148,7 @@ class RecordedStt(_Recorded):
         self._answers = list(asked.values())
         self._clock = clock
         self._on_miss: OnMiss = on_miss
+        self._on_nearest = on_nearest
 
     def open(self, start: float) -> SttStream:
         return _SttStream(start, self._find, self._clock)
@@ -153,19 +160,16 @@ class RecordedStt(_Recorded):
         Raises:
             NotRecorded: nobody asked for that stretch.
         """
+        fail = self._on_miss == "fail"
         for answer in self._answers:
-            if abs(answer.start - start) < _SAME_S and abs(answer.end - end) < _SAME_S:
+            if abs(answer.start - start) < _SAME_S and abs(answer.end - end) < _SAME_S and (answer.text or fail):
                 return answer.text, answer.delay
-        if self._on_miss == "fail":
+        if fail:
             raise NotRecorded(self._difference(start, end), where="stt:recorded", hint=_HINT)
-        # The last answer of each recorded stretch inside this one, put together.
-        inside: dict[float, _Answer] = {}
-        for answer in self._answers:
-            if answer.text is not None and answer.end > start and answer.end < end + 0.3:
-                inside[round(answer.start, 6)] = answer
-        delays = [answer.delay for answer in self._answers if answer.text is not None]
-        text = " ".join(answer.text or "" for _, answer in sorted(inside.items()))
-        return text, median(delays) if delays else 0.0
+        self._on_nearest(self._difference(start, end))
+        known = [answer for answer in self._answers if answer.text is not None]
+        delays = [answer.delay for answer in known]
+        return _put_together(known, start, end), median(delays) if delays else 0.0
 
     def _difference(self, start: float, end: float) -> str:
         said = f"the STT was not asked for the caller's speech from {start:.2f} s to {end:.2f} s"
@@ -173,6 +177,22 @@ class RecordedStt(_Recorded):
             return f"{said}, nor for any other"
         near = min(self._answers, key=lambda answer: abs(answer.start - start) + abs(answer.end - end))
         return f"{said}; the nearest it was asked for is {near.start:.2f} s to {near.end:.2f} s (“{near.text or ''}”)"
+
+
+def _put_together(answers: Iterable[_Answer], start: float, end: float) -> str:
+    """What was heard of each recorded stretch that lies in this one; of one that goes on beyond
+    it, as many words as would have been said by then."""
+    stretches: dict[float, list[_Answer]] = {}
+    for answer in answers:
+        if answer.start < end and answer.end > start:
+            stretches.setdefault(answer.start, []).append(answer)
+    parts: list[str] = []
+    for first, stretch in sorted(stretches.items()):
+        inside = [answer for answer in stretch if answer.end < end + _NEARLY_S]
+        words = ((inside or stretch)[-1 if inside else 0].text or "").split()
+        share = 1.0 if inside else (end - first) / (stretch[0].end - first)
+        parts += words[: round(share * len(words))]
+    return " ".join(parts)
 
 
 class _SttStream:
@@ -243,46 +263,65 @@ def _until_cut(takes: Iterable[_Take], streams: Streams) -> list[_Take]:
 class _Takes:
     """Finds the take that a request should get: unused ones first, whole ones before cut ones."""
 
-    def __init__(self, stage: str, what: str, takes: Sequence[_Take], on_miss: OnMiss) -> None:
+    def __init__(
+        self, stage: str, what: str, takes: Sequence[_Take], clock: Clock, on_miss: OnMiss, on_nearest: OnNearest
+    ) -> None:
         self._stage = stage
         self._what = what
         self._takes = takes
+        self._clock = clock
         self._on_miss: OnMiss = on_miss
+        self._on_nearest = on_nearest
 
     def find(self, key: str) -> _Take:
         same = [take for take in self._takes if take.key == key]
         if not same:
             if self._on_miss == "fail" or not self._takes:
                 raise NotRecorded(self._difference(key), where=f"{self._stage}:recorded", hint=_HINT)
-            matcher = difflib.SequenceMatcher(b=key, autojunk=False)
-
-            def likeness(take: _Take) -> tuple[bool, float]:
-                matcher.set_seq1(take.key)
-                return take.how == "complete", matcher.ratio()
-
-            same = [max(self._takes, key=likeness)]
+            self._on_nearest(self._difference(key))
+            same = [_nearest([take for take in self._takes if take.how == "complete"] or self._takes, key)]
         take = next((take for take in same if not take.used), None)
         if take is None:
             take = next((take for take in same if take.how == "complete"), same[-1])
         take.used = True
         return take
 
-    def instead(self, take: _Take) -> _Take | None:
-        """A whole take of the same request, for one that was cut before its end."""
-        return next((other for other in self._takes if other.key == take.key and other.how == "complete"), None)
+    async def rest(self, take: _Take, asked_at: float) -> _Take:
+        """A whole take to go on with after one that was cut: of the same request, or the nearest.
 
-    def missing_rest(self, take: _Take) -> NotRecorded:
-        return NotRecorded(
-            f"the recorded {self._what} was {take.how} after {take.length:.2f} s, and now its rest is asked for",
-            where=f"{self._stage}:recorded",
-            hint=_HINT,
-        )
+        It was cut because nobody wanted it any more; so it is waited whether it is wanted now.
+        """
+        whole = [other for other in self._takes if other.how == "complete"]
+        same = next((other for other in whole if other.key == take.key), None)
+        if same:
+            return same
+        await self._clock.sleep_until(asked_at + take.length + _GRACE_S[self._on_miss])
+        miss = f"the recorded {self._what} was {take.how} after {take.length:.2f} s, and now its rest is asked for"
+        if self._on_miss == "fail" or not whole:
+            raise NotRecorded(miss, where=f"{self._stage}:recorded", hint=_HINT)
+        self._on_nearest(miss)
+        return _nearest(whole, take.key)
 
     def _difference(self, key: str) -> str:
         if not self._takes:
             return f"no {self._what} was recorded"
-        near = max(self._takes, key=lambda take: difflib.SequenceMatcher(None, take.key, key).ratio())
-        return f"this {self._what} was not recorded; against the nearest one, {first_difference(near.key, key)}"
+        near = first_difference(_nearest(self._takes, key).key, key)
+        return f"this {self._what} was not recorded; against the nearest one, {near}"
+
+
+def _nearest(takes: Sequence[_Take], key: str) -> _Take:
+    """The take whose last line (the question) is most like that of `key`; then, whose lines are."""
+    lines = key.splitlines() or [""]
+    last = difflib.SequenceMatcher(b=lines[-1], autojunk=False)
+    whole = difflib.SequenceMatcher(b=lines, autojunk=False)
+
+    def likeness(take: _Take) -> tuple[float, float]:
+        recorded = take.key.splitlines() or [""]
+        last.set_seq1(recorded[-1])
+        whole.set_seq1(recorded)
+        return last.ratio(), whole.ratio()
+
+    return max(takes, key=likeness)
 
 
 _HINT = "Use --on-miss nearest, or record the call again"
@@ -309,7 +348,7 @@ def _short(text: str, start: int) -> str:
 class RecordedLlm(_Recorded):
     """Answers a conversation as it was answered then."""
 
-    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss) -> None:
+    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss, on_nearest: OnNearest) -> None:
         takes: dict[int, _Take] = {}
         for chunk in streams.chunks:
             match chunk:
@@ -324,7 +363,7 @@ class RecordedLlm(_Recorded):
                     takes[id].ended, takes[id].how = at, how
                 case _:
                     pass
-        self._takes = _Takes("llm", "conversation", _until_cut(takes.values(), streams), on_miss)
+        self._takes = _Takes("llm", "conversation", _until_cut(takes.values(), streams), clock, on_miss, on_nearest)
         self._clock = clock
 
     async def warm(self, messages: tuple[Message, ...]) -> None:
@@ -341,11 +380,7 @@ class RecordedLlm(_Recorded):
         if take.how.startswith("failed: "):
             raise ProviderError(take.how.removeprefix("failed: "))
         if take.how != "complete":
-            whole = self._takes.instead(take)
-            if whole is None:
-                await self._clock.sleep_until(asked_at + take.length + _GRACE_S)
-                raise self._takes.missing_rest(take)
-            for delay, chunk in whole.llm[count:]:
+            for delay, chunk in (await self._takes.rest(take, asked_at)).llm[count:]:
                 await self._clock.sleep_until(asked_at + delay)
                 yield chunk
 
@@ -353,7 +388,7 @@ class RecordedLlm(_Recorded):
 class RecordedTts(_Recorded):
     """Speaks a clause as it was spoken then."""
 
-    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss) -> None:
+    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss, on_nearest: OnNearest) -> None:
         self.rate = int(streams.header["tts_rate"])
         takes: dict[int, _Take] = {}
         for chunk in streams.chunks:
@@ -366,7 +401,7 @@ class RecordedTts(_Recorded):
                     takes[id].ended, takes[id].how = at, how
                 case _:
                     pass
-        self._takes = _Takes("tts", "clause", _until_cut(takes.values(), streams), on_miss)
+        self._takes = _Takes("tts", "clause", _until_cut(takes.values(), streams), clock, on_miss, on_nearest)
         self._clock = clock
 
     async def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
@@ -380,11 +415,7 @@ class RecordedTts(_Recorded):
         if take.how.startswith("failed: "):
             raise ProviderError(take.how.removeprefix("failed: "))
         if take.how != "complete":
-            whole = self._takes.instead(take)
-            if whole is None:
-                await self._clock.sleep_until(asked_at + take.length + _GRACE_S)
-                raise self._takes.missing_rest(take)
-            for delay, pcm in whole.pcm[count:]:
+            for delay, pcm in (await self._takes.rest(take, asked_at)).pcm[count:]:
                 await self._clock.sleep_until(asked_at + delay)
                 yield pcm
         else:

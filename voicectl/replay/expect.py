@@ -23,9 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from voicectl.analysis.definitions import Exchange
 from voicectl.analysis.metrics import Call
@@ -146,6 +146,13 @@ class EventsExpectation(SpecModel):
 
     must: tuple[EventField, ...] = Field(default=(), description="Events that must happen.")
     must_not: tuple[EventField, ...] = Field(default=(), description="Events that must not happen.")
+
+    @field_validator("must_not")
+    @classmethod
+    def _uncounted(cls, value: tuple[EventExpectation, ...]) -> tuple[EventExpectation, ...]:
+        if any(event.count is not None for event in value):
+            raise fault("'count' is for events that must happen", "Write it under 'must': count: 0 is never")
+        return value
 
 
 class SetExpectation(SpecModel):
@@ -270,13 +277,12 @@ def _wrong(rule: TextExpectation, text: str, truth: str | None) -> str | None:
 
 
 def _miscounted(wanted: EventExpectation, count: int, *, never: bool) -> str | None:
-    if never and wanted.count is None:
-        return f"{wanted} must not happen, and happened {_times(count)}" if count else None
     if never:
-        return f"{wanted} must not happen {_times(wanted.count or 0)}, and did" if count == wanted.count else None
+        return f"{wanted} must not happen, and happened {_times(count)}" if count else None
     if wanted.count is None:
         return None if count else f"{wanted} must happen, and did not"
-    return None if count == wanted.count else f"{wanted} must happen {_times(wanted.count)}, and happened {_times(count)}"
+    must = f"{wanted} must happen {_times(wanted.count)}"
+    return None if count == wanted.count else f"{must}, and happened {_times(count)}"
 
 
 def _times(count: int) -> str:
@@ -294,27 +300,29 @@ def accepted(old: Expected | None, call: Call) -> str | None:
     Of an old one only what was heard and said is renewed, and only where it does not hold any
     more. Thresholds and events are a person's decision and stay.
     """
-    today = [_today(exchange) for exchange in call.measures.exchanges]
+    today = {exchange.number: exchange for exchange in call.measures.exchanges}
     if old is None:
-        return _HEADER + dump_yaml({"version": 1, "trace": "exact", "exchanges": today})
-    exchanges = {exchange.number: exchange for exchange in call.measures.exchanges}
-    numbered = {entry["turn"]: entry for entry in today}
-    kept: list[dict[str, Any]] = []
-    for wanted in old.spec.exchanges:
-        exchange = exchanges.get(wanted.turn)
-        entry = cast("dict[str, Any]", wanted.model_dump(mode="json", exclude_defaults=True))
-        stale = [key for key, _ in _misses(wanted, exchange)] if exchange else []
-        if exchange:
-            kept.append({**entry, **{key: numbered[wanted.turn][key] for key in stale}})
+        value = {"trace": "exact", "exchanges": [_today(exchange) for exchange in today.values()]}
+        return _HEADER + dump_yaml({"version": 1, **value})
     before = old.spec.model_dump(mode="json", exclude_defaults=True)
-    after = {**before, "exchanges": kept} if kept or "exchanges" in before else before
+    after = dict(before)
+    if old.spec.exchanges:
+        after["exchanges"] = [
+            _renewed(wanted, today[wanted.turn]) for wanted in old.spec.exchanges if wanted.turn in today
+        ]
     return None if after == before else _HEADER + dump_yaml({"version": 1, **after})
 
 
 def _today(exchange: Exchange) -> dict[str, Any]:
-    return {
-        "turn": exchange.number,
-        "outcome": exchange.outcome,
-        "heard": exchange.transcript,
-        "said": exchange.answer,
-    }
+    outcome = None if exchange.outcome == "unfinished" else exchange.outcome
+    entry = {"turn": exchange.number, "outcome": outcome, "heard": exchange.transcript, "said": exchange.answer}
+    return {key: value for key, value in entry.items() if value}
+
+
+def _renewed(wanted: ExchangeExpectation, exchange: Exchange) -> dict[str, Any]:
+    """The same keys, with today's value where the old one does not hold."""
+    fresh = _today(exchange)
+    stale = {key for key, _ in _misses(wanted, exchange)}
+    entry = wanted.model_dump(mode="json", exclude_defaults=True)
+    renewed = {key: fresh.get(key) if key in stale else value for key, value in entry.items()}
+    return {key: value for key, value in renewed.items() if value is not None}

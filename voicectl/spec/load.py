@@ -97,7 +97,7 @@ class ResolvedAgent:
         }
 
     def to_yaml(self) -> str:
-        return yaml.dump(self.dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+        return dump_yaml(self.dump())
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +400,11 @@ def _is_null(node: Node) -> bool:
 
 
 # Writing ---------------------------------------------------------------------------------------
+
+
+def dump_yaml(value: Mapping[str, Any]) -> str:
+    """Plain values as `load_yaml` reads them back."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -17,6 +17,7 @@ from voicectl.audio import FRAME_S, SAMPLE_WIDTH, Pcm, resample
 
 _AUDIBLE_PEAK = 100  # of 32768, -50 dBFS: what a caller would call a sound
 _BREATH_S = 0.2  # a shorter silence is inside what somebody says, not its end
+_DUST_S = 1e-9  # what sums of floats may be off
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,30 +135,31 @@ class CallerScript:
         """The agent's frame, heard from `at` on."""
         if not pcm or _peak(pcm) < _AUDIBLE_PEAK:
             return
-        if self._heard_until is None or at - self._heard_until >= _BREATH_S:
+        if self._heard_until is None or at >= self._heard_until + _BREATH_S - _DUST_S:
             self._sound_from = at
         self._heard_until = at + FRAME_S
         # What the agent was saying when we began is no answer to us.
-        if self._answer_from is None and at >= self._spoke_until and self._sound_from >= self._spoke_from:
+        answers = at >= self._spoke_until - _DUST_S and self._sound_from >= self._spoke_from - _DUST_S
+        if self._answer_from is None and answers:
             self._answer_from = at
 
     def _due(self, now: float) -> bool:
         match self._utterances[self._next].start:
             case At(at_s):
-                return now >= at_s - 1e-9
+                return now >= at_s - _DUST_S
             case DuringAgent(after_s):
                 if self._answer_from is not None:
-                    return now >= self._answer_from + after_s - 1e-9
-                return now >= self._waiting_since + self._no_answer_s
+                    return now >= self._answer_from + after_s - _DUST_S
+                return now >= self._waiting_since + self._no_answer_s - _DUST_S
             case AfterAgent() as rule:
                 return self._finished(now, rule)
 
     def _finished(self, now: float, rule: AfterAgent) -> bool:
         """Whether the agent has answered and been silent for the gap; or has not answered at all."""
         if self._expects_answer and self._answer_from is None:
-            return now >= self._waiting_since + self._no_answer_s
+            return now >= self._waiting_since + self._no_answer_s - _DUST_S
         quiet_since = max(self._heard_until or 0.0, self._waiting_since)
-        return now >= quiet_since + rule.gap_s - 1e-9
+        return now >= quiet_since + rule.gap_s - _DUST_S
 
     def _sound(self, now: float) -> bytes:
         frame = self._silence
