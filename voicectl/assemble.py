@@ -82,6 +82,11 @@ class Engine:
         progress("warming up the conversation")
         await self._providers.llm.warm(tuple(opening))
 
+    @property
+    def providers(self) -> Providers:
+        """The four stages, for whoever makes calls of another kind with them."""
+        return self._providers
+
     async def aclose(self) -> None:
         for provider in self._all():
             await provider.aclose()

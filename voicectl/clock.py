@@ -55,9 +55,13 @@ class Clock:
         return self._loop.time()
 
     async def sleep_until(self, when: float) -> None:
-        """Wait until `now() >= when`; returns at once (without yielding) when that is past, and on
-        the virtual clock also when nothing else can happen until then."""
-        if when - self._loop.time() > 0 and not (self._virtual and self._virtual.skip_to(when)):
+        """Wait until `now() >= when`. On the virtual clock it returns at once (without yielding) when
+        that is past, or when nothing else can happen until then; on the wall clock everybody else
+        gets a turn, so that who runs late does not keep the others from running at all."""
+        if when - self._loop.time() <= 0:
+            if not self._virtual:
+                await asyncio.sleep(0)
+        elif not (self._virtual and self._virtual.skip_to(when)):
             future: asyncio.Future[None] = self._loop.create_future()
             handle = self._loop.call_at(when, _wake, future)
             try:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -113,23 +114,24 @@ def test_a_bad_metric_is_refused_before_the_run(shop: Path, voicectl: Voicectl) 
     agents.write_text(agents.read_text().replace("voice_to_voice_ms", "voice_to_vice_ms"))
     done = voicectl("bench", "-p", "quick")
     assert done.code == 2
-    assert done.err.startswith("agents.yaml:11:18: unknown metric 'voice_to_vice_ms'. Did you mean 'voice_to_voice_ms'?")
+    assert done.err.startswith(
+        "agents.yaml:11:18: unknown metric 'voice_to_vice_ms'. Did you mean 'voice_to_voice_ms'?"
+    )
     assert not (shop / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda raw: b"", "is empty"),
-        (lambda raw: raw[: len(raw) // 2], "truncated"),
-        (lambda raw: b"not a wav file at all, just text", "not a WAV file"),
-        (lambda raw: raw[:44] + bytes(len(raw) - 44), "silent"),
-    ],
-)
-def test_a_wav_that_cannot_be_used_is_one_line(shop: Path, voicectl: Voicectl, spoil: object, says: str) -> None:
-    assert callable(spoil)
+SPOILT: dict[str, Callable[[bytes], bytes]] = {
+    "is empty": lambda raw: b"",
+    "truncated": lambda raw: raw[: len(raw) // 2],
+    "not a WAV file": lambda raw: b"not a wav file at all, just text",
+    "silent": lambda raw: raw[:44] + bytes(len(raw) - 44),
+}
+
+
+@pytest.mark.parametrize("says", SPOILT)
+def test_a_wav_that_cannot_be_used_is_one_line(shop: Path, voicectl: Voicectl, says: str) -> None:
     path = shop / "recordings" / "guest" / "01.wav"
-    path.write_bytes(spoil(path.read_bytes()))
+    path.write_bytes(SPOILT[says](path.read_bytes()))
     done = voicectl("bench", "-p", "quick")
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1

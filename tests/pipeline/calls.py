@@ -17,6 +17,7 @@ from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH, Pcm
 from voicectl.call_wav import CallWav
 from voicectl.clock import Clock, ClockKind, run_on
 from voicectl.events import Event, UtterancePlayed
+from voicectl.pipeline.endpointing import EndpointingRules
 from voicectl.pipeline.protocols import (
     Frame,
     LlmChunk,
@@ -195,7 +196,9 @@ class Call:
 
     caller: Sequence[Utterance]
     replies: Sequence[str] = ("Sure, one latte. Anything else for you today?",)
-    rules: AgentRules = field(default_factory=lambda: AgentRules("coffee", "Take orders.", ""))
+    rules: AgentRules = field(
+        default_factory=lambda: AgentRules("coffee", "Take orders.", "", EndpointingRules(pause_s=0.13))
+    )
     rate: int = 16_000
     stt_final: float = 0.1
     llm_ttft: float = 0.15

@@ -51,7 +51,7 @@ from voicectl.trace import Trace
 from voicectl.transports.wav import WavTransport
 
 LONG = "One latte, that is four dollars and fifty cents altogether. Anything else for you today, or is that all?"
-RULES = AgentRules("coffee", "Take orders.", "")
+RULES = AgentRules("coffee", "Take orders.", "", EndpointingRules(pause_s=0.13))
 REPLY = (ReplyStarted, ReplyCommitted, ReplyCancelled, PlayoutStarted, PlayoutFinished, AgentInterrupted)
 TURN = (SpeechStarted, SpeechPaused, TranscriptUpdated, TurnEnded, TurnDropped)
 

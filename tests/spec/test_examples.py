@@ -17,10 +17,10 @@ AGENTS = ROOT / "agents.yaml"
 
 def test_every_example_agent_holds_under_every_profile() -> None:
     profiles = list_profiles(AGENTS)
-    assert profiles == ["local", "local-small", "scripted"]
+    assert profiles == ["local", "local-small", "release", "scripted"]
     good, problems = check_all(AGENTS, profiles, env={}, catalog=CATALOG)
     assert problems == []
-    assert len(good) == 2 * 4
+    assert len(good) == 2 * 5
 
 
 def test_the_local_profile_spells_out_the_default() -> None:

@@ -32,7 +32,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
 
 def test_milliseconds_outside_are_seconds_inside(tmp_path: Path) -> None:
     turn = load(write(tmp_path)).turn
-    assert (turn.endpointing.silence_s, turn.endpointing.pause_s, turn.endpointing.min_speech_s) == (0.5, 0.13, 0.09)
+    assert (turn.endpointing.silence_s, turn.endpointing.pause_s, turn.endpointing.min_speech_s) == (0.5, 0.096, 0.09)
     assert (turn.interruption.min_speech_s, turn.no_answer_s) == (0.45, 10.0)
 
 
@@ -77,7 +77,7 @@ def test_a_profile_lies_over_the_agent(tmp_path: Path) -> None:
     assert agent.description is None
     assert agent.line.rate == 8000
     assert agent.llm.options == LlmOptions(max_tokens=40, temperature=0.5)
-    assert (agent.turn.endpointing.silence_ms, agent.turn.endpointing.pause_ms) == (700, 130)
+    assert (agent.turn.endpointing.silence_ms, agent.turn.endpointing.pause_ms) == (700, 96)
     assert [str(threshold) for threshold in agent.thresholds] == ["max(voice_to_voice_ms) < 2000"]
 
 
@@ -112,9 +112,9 @@ def test_errors_point_to_the_file_that_holds_the_value(tmp_path: Path) -> None:
 
 
 def test_a_contradiction_between_files_is_found(tmp_path: Path) -> None:
-    path = write(tmp_path, fast="turn: {endpointing: {silence_ms: 100}}\n")
+    path = write(tmp_path, fast="turn: {endpointing: {silence_ms: 90}}\n")
     assert problems(path, profile="fast") == [
-        "profiles/fast.yaml:1:34: 'pause_ms' (130) is longer than 'silence_ms' (100). "
+        "profiles/fast.yaml:1:34: 'pause_ms' (96) is longer than 'silence_ms' (90). "
         "A pause comes before the end of the turn: make it shorter"
     ]
 

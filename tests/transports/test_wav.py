@@ -67,6 +67,28 @@ def test_a_frame_that_was_taken_late_does_not_delay_the_next() -> None:
     assert seen[:7] == [(0.0, 0.02), (0.02, 0.04), (0.04, 0.11), (0.06, 0.11), (0.08, 0.11), (0.1, 0.12), (0.12, 0.14)]
 
 
+@pytest.mark.wall
+def test_a_line_that_catches_up_lets_everybody_else_run() -> None:
+    async def main(clock: Clock) -> list[str]:
+        seen: list[str] = []
+
+        async def other() -> None:
+            for _ in range(5):
+                seen.append("other")
+                await clock.sleep_until(clock.now())
+
+        line = WavTransport(caller(), rate=RATE, greeted=False, clock=clock, trace=Trace())
+        task = clock.spawn(other(), name="other")
+        async for _ in line.frames(clock.now() - 1.0):
+            seen.append("frame")
+        await task
+        return seen
+
+    seen = run_on("wall", main)
+    assert (seen.count("frame"), seen.count("other")) == (45, 5)
+    assert seen.index("other") < 3, "not after all the frames that were due"
+
+
 def test_what_is_said_is_noted_with_the_truth_beside_it() -> None:
     async def test(line: WavTransport, clock: Clock) -> None:
         async for _ in line.frames(clock.now()):

@@ -10,6 +10,7 @@ import datetime
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -41,6 +42,11 @@ def set_debug() -> None:
 def now() -> datetime.datetime:
     """The date and time, with its zone; for names and headers, never for measuring."""
     return datetime.datetime.now().astimezone()
+
+
+def seconds() -> float:
+    """For telling how long a command took, never for measuring a call."""
+    return time.monotonic()
 
 
 def out(text: str = "") -> None:
@@ -162,18 +168,20 @@ def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 class ProgressLine:
     """What a slow step is doing, on stderr: one line that changes on a terminal, else a line a step.
 
-    Call it with a text (`Progress` of the pipeline), or `bytes(...)` for a download.
+    Call it with a text (`Progress` of the pipeline), or `bytes(...)` for a download. Nothing is
+    shown before `after_s`: what is quick needs no progress.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, after_s: float = 0.0) -> None:
         self._quiet = quiet
+        self._from = seconds() + after_s
         self._stream = sys.stderr
         self._live = is_terminal(sys.stderr)
         self._shown = ""
         self._drawn = 0.0
 
     def __call__(self, text: str) -> None:
-        if text == self._shown or self._quiet:
+        if text == self._shown or self._quiet or seconds() < self._from:
             return
         self._shown = text
         if self._live:
@@ -188,9 +196,7 @@ class ProgressLine:
         if not self._live or total == 0:
             self(f"{name}: {note}")
             return
-        import time
-
-        moment = time.monotonic()
+        moment = seconds()
         if moment - self._drawn < _REDRAW_S and done < total:
             return
         self._drawn = moment

@@ -17,6 +17,7 @@ from voicectl.cli.bench import bench
 from voicectl.cli.check import check
 from voicectl.cli.models import models_app
 from voicectl.cli.providers import providers
+from voicectl.cli.replay import replay
 from voicectl.cli.schema import schema
 from voicectl.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROVIDER, EXIT_USAGE, SpecError, VoicectlError
 
@@ -51,14 +52,15 @@ def voicectl(
 
     Start here: voicectl bench --profile scripted
 
-    Exit codes: 0 fine, 1 a threshold failed, 2 usage or spec, 3 provider or
-    transport, 4 undecided, 130 interrupted.
+    Exit codes: 0 fine, 1 a threshold failed or a replay diverged, 2 usage or
+    spec, 3 provider or transport, 4 undecided, 130 interrupted.
     """
     if debug:
         console.set_debug()
 
 
 app.command()(bench)
+app.command()(replay)
 app.command()(check)
 app.command()(agents)
 app.command()(providers)

@@ -18,7 +18,7 @@ class EndpointingRules:
     threshold: float = 0.5
     min_speech_s: float = 0.09
     """Speech shorter than this is noise."""
-    pause_s: float = 0.13
+    pause_s: float = 0.096
     """A pause this long asks the STT and lets the agent begin to think."""
     silence_s: float = 0.5
     """A silence this long ends the turn."""

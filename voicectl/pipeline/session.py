@@ -115,6 +115,8 @@ class Session:
         self._recent = _Recent()
         self._stt: SttStream | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._said = ""  # the turn's text so far, for the LLM to read ahead
         self._reply: _Reply | None = None
         self._replies = 0
         self._history: list[Message] = []
@@ -251,6 +253,7 @@ class Session:
         stream.push(pcm)
         self._stt = stream
         self._listening = self._spawn(self._transcribe(stream), name=f"turn {turn} stt")
+        self._read_ahead("")
 
     async def _transcribe(self, stream: SttStream) -> None:
         try:
@@ -261,6 +264,8 @@ class Session:
                 self.note(TranscriptUpdated(at=self.now(), turn=turn, text=transcript.text, final=transcript.final))
                 if transcript.final:
                     self._step(Heard(turn, transcript.text, transcript.flush))
+                else:
+                    self._read_ahead(transcript.text)
         except ProviderError as error:
             self._failed("stt", error)
         finally:
@@ -277,6 +282,31 @@ class Session:
             self._listening.cancel()
         self._listening = self._stt = None
 
+    # Reading ahead ---------------------------------------------------------------------------
+
+    def _read_ahead(self, text: str) -> None:
+        """Let the LLM read what it will be asked as far as it is known, while the caller speaks."""
+        self._said = f"{self._state.carry} {text}".strip()
+        if self._agent.turns.speculate and not self._reply and not self._reading:
+            self._reading = self._spawn(self._read(), name="reading ahead")
+
+    async def _read(self) -> None:
+        read: str | None = None
+        try:
+            while read != self._said:
+                read = self._said
+                await self._providers.llm.warm(self._conversation(read))
+        except ProviderError as error:
+            self._failed("llm", error)
+        finally:
+            if asyncio.current_task() is self._reading:
+                self._reading = None
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            self._reading = None
+
     # Speaking --------------------------------------------------------------------------------
 
     def _greet(self) -> None:
@@ -287,9 +317,9 @@ class Session:
             self._begin(None, "", clauses, held=False)
 
     def _think(self, turn: int, text: str, *, held: bool) -> None:
-        request = LlmRequest((Message("system", self._agent.instructions), *self._remembered(), Message("user", text)))
+        self._stop_reading()
         clauses = answer(
-            request,
+            LlmRequest(self._conversation(text)),
             reply=self._replies,
             llm=self._providers.llm,
             first_clause_words=self._agent.first_clause_words,
@@ -354,6 +384,7 @@ class Session:
         self._remember(heard)
         self._reply = None
         self._playout.begin(held=True)
+        self._read_ahead("")
 
     # Memory ----------------------------------------------------------------------------------
 
@@ -363,6 +394,10 @@ class Session:
             self._history.append(Message("user", self._reply.prompt))
         if heard:
             self._history.append(Message("assistant", heard))
+
+    def _conversation(self, text: str) -> tuple[Message, ...]:
+        """What the LLM is shown: who it is, what was said, and what the caller says now."""
+        return (Message("system", self._agent.instructions), *self._remembered(), Message("user", text))
 
     def _remembered(self) -> list[Message]:
         limit = self._agent.max_history_turns
@@ -397,6 +432,7 @@ class Session:
                 at_last.callback(self._call_wav.close)
             at_last.callback(self._note_end, reason)
             self._stop_listening()
+            self._stop_reading()
             try:
                 self._cancel("call ended")
             finally:

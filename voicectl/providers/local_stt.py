@@ -1,7 +1,7 @@
 """The local STT: Moonshine on onnxruntime, run over the caller's turn each time it is asked.
 
 What lives here: the model, its tokens, turns that are longer than it can hear at once. What must
-not: when to ask (the endpointer's business), partial results.
+not: when to ask for good (the endpointer's business).
 
 The model does not stream: text comes from hearing the whole turn again, some 60 ms for three
 seconds of speech. A turn of more than `_LONG_S` is cut at its quietest moment and what lies before
@@ -47,6 +47,12 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threads: int = Field(default=1, ge=1, le=16, description="CPU threads. A second one gains little.")
+    partial_ms: int = Field(
+        default=700,
+        ge=0,
+        le=10_000,
+        description="Hear the turn so far this often while the caller speaks: the LLM can read ahead. 0: never.",
+    )
 
 
 class LocalStt:
@@ -85,7 +91,7 @@ class LocalStt:
     def open(self, start: float) -> SttStream:
         if self._model is None:
             raise ProviderError("was asked before it was started", where=_WHERE)
-        return _Stream(self._model, self._clock)
+        return _Stream(self._model, self._clock, self._options.partial_ms / 1000)
 
     async def aclose(self) -> None:
         self._model = None
@@ -108,9 +114,11 @@ class _Job:
 class _Stream:
     """One turn. `push` and `flush` only take notes; one task does the hearing."""
 
-    def __init__(self, model: _Moonshine, clock: Clock) -> None:
+    def __init__(self, model: _Moonshine, clock: Clock, partial_s: float) -> None:
         self._model = model
         self._clock = clock
+        self._partial_s = partial_s
+        self._unheard_s = 0.0  # pushed since the model last heard anything
         self._pcm = bytearray()  # what is not heard for good yet
         self._settled: list[str] = []
         self._flushes = 0
@@ -122,7 +130,8 @@ class _Stream:
 
     def push(self, pcm: bytes) -> None:
         self._pcm += pcm
-        if _seconds(self._pcm) > _LONG_S:
+        self._unheard_s += _seconds(pcm)
+        if _seconds(self._pcm) > _LONG_S or self._partial_due():
             self._changed.set()
 
     def flush(self) -> None:
@@ -132,7 +141,7 @@ class _Stream:
             self._job.stop()  # what it hears is no longer all
 
     async def __aiter__(self) -> AsyncIterator[Transcript]:
-        """One transcript for each flush that no later one overtook.
+        """One transcript for each flush that no later one overtook, and partials between them.
 
         Raises:
             ProviderError: the model failed.
@@ -145,10 +154,20 @@ class _Stream:
                 text = await self._hear(bytes(self._pcm))
                 if text is not None and flush == self._flushes and not self._closed:
                     self._answered = flush
-                    yield Transcript(" ".join([*self._settled, text]).strip(), flush)
+                    yield Transcript(self._whole(text), flush)
+            elif self._partial_due():
+                text = await self._hear(bytes(self._pcm))
+                if text and not self._closed and self._answered == self._flushes:
+                    yield Transcript(self._whole(text))
             else:
                 self._changed.clear()
                 await self._changed.wait()
+
+    def _partial_due(self) -> bool:
+        return 0 < self._partial_s <= self._unheard_s
+
+    def _whole(self, text: str) -> str:
+        return " ".join([*self._settled, text]).strip()
 
     async def _settle(self) -> None:
         """Hear the beginning of a long turn for good."""
@@ -165,6 +184,7 @@ class _Stream:
     async def _hear(self, pcm: bytes) -> str | None:
         """The text of `pcm`; None when stopped."""
         job = self._job = _Job()
+        self._unheard_s = 0.0
         try:
             return await self._clock.run(self._model.hear, pcm, job)
         finally:
@@ -205,6 +225,7 @@ class _Moonshine:
             return ""
         samples = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
         job.run_options = self._onnxruntime.RunOptions()
+        job.run_options.log_severity_level = 4  # being stopped is no error
         if job.stopped:
             return None
         try:
@@ -255,7 +276,7 @@ def _session(onnxruntime: Any, path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # a run that was stopped is told as an error
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are needed elsewhere
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

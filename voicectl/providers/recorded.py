@@ -162,7 +162,11 @@ class RecordedStt(_Recorded):
         """
         fail = self._on_miss == "fail"
         for answer in self._answers:
-            if abs(answer.start - start) < _SAME_S and abs(answer.end - end) < _SAME_S and (answer.text or fail):
+            if (
+                abs(answer.start - start) < _SAME_S
+                and abs(answer.end - end) < _SAME_S
+                and (fail or answer.text is not None)
+            ):
                 return answer.text, answer.delay
         if fail:
             raise NotRecorded(self._difference(start, end), where="stt:recorded", hint=_HINT)

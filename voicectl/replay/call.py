@@ -22,7 +22,7 @@ from voicectl.events import CallEnded, CallStarted, Event, ProviderFailed, Utter
 from voicectl.pipeline.protocols import Providers
 from voicectl.pipeline.session import AgentRules, Session
 from voicectl.providers import CATALOG
-from voicectl.providers.recorded import OnMiss, replayed
+from voicectl.providers.recorded import OnMiss, OnNearest, replayed
 from voicectl.recording import SPEC_NAME, Recording, open_recording
 from voicectl.spec import ResolvedAgent, load_resolved
 from voicectl.streams import Streams, read_streams
@@ -71,14 +71,21 @@ def open_kept(folder: Path, overrides: Sequence[str] = ()) -> Kept:
     return Kept(recording, read_streams(folder), load_resolved(spec, CATALOG, overrides))
 
 
-def replay(kept: Kept, agent: ResolvedAgent | None = None, on_miss: OnMiss = "fail") -> Recording:
+def replay(
+    kept: Kept,
+    agent: ResolvedAgent | None = None,
+    on_miss: OnMiss = "fail",
+    on_nearest: OnNearest = lambda miss: None,
+) -> Recording:
     """Run the call again, with its own agent or another.
 
     A call that was cut is replayed up to its cut. What the pipeline asks for and the recording
     does not hold is a `ProviderFailed` of a `...:recorded` provider in the result.
     """
     rules = rules_of(agent or kept.agent)
-    return run_on("virtual", lambda clock: run_again(kept, rules, replayed(kept.streams, clock, on_miss), clock))
+    return run_on(
+        "virtual", lambda clock: run_again(kept, rules, replayed(kept.streams, clock, on_miss, on_nearest), clock)
+    )
 
 
 def missed(events: Sequence[Event]) -> list[ProviderFailed]:
@@ -99,7 +106,8 @@ async def run_again(kept: Kept, rules: AgentRules, providers: Providers, clock: 
     session = Session(rules, providers, line, clock, trace, sound)
     await session.run()
     left, right = sound.channels()
-    return Recording(was.path, trace.header, tuple(trace.events), was.cut, was.rate, left, right, was.sealed)
+    cut = was.cut or (None if kept.until is None else f"the call was stopped at {kept.until:.2f} s")
+    return Recording(was.path, trace.header, tuple(trace.events), cut, was.rate, left, right, was.sealed)
 
 
 class _Sound:

@@ -98,8 +98,9 @@ def what(event: Event) -> str:
             return f"the agent had said {quoted(heard)} (reply {reply})"
         case AgentInterrupted(reply=reply, turn=turn, heard=heard):
             return f"the caller interrupted the agent after {quoted(heard)} (reply {reply}, turn {turn})"
-        case ProviderFailed(stage=stage, message=message):
-            return f"the {stage.upper()} failed: {message}"
+        case ProviderFailed(stage=stage, provider=provider, message=message):
+            how = "was asked for what was not recorded" if provider.endswith(":recorded") else "failed"
+            return f"the {stage.upper()} {how}: {message.removeprefix(f'{provider}: ')}"
         case _:
             return _spelt_out(event)
 

@@ -110,7 +110,7 @@ class EndpointingSpec(SpecModel):
     strategy: Literal["silence"] = Field(default="silence", description="`silence`: a turn ends after a fixed silence.")
     silence_ms: Ms = Field(default=500, ge=50, le=5000, description="A silence this long ends the turn.")
     pause_ms: Ms = Field(
-        default=130,
+        default=96,
         ge=20,
         le=2000,
         description="A pause this long asks for the text so far and, with `speculation`, starts the answer.",
