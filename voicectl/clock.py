@@ -21,6 +21,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import selectors
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar, cast
@@ -95,14 +97,23 @@ def run_on(kind: ClockKind, main: Callable[[Clock], Coroutine[Any, Any, T]]) -> 
     Raises:
         VirtualTimeError: on the virtual clock, when nothing can happen any more.
         KeyboardInterrupt: when interrupted and `main` did not turn the cancellation into a result.
+
+    SIGTERM, which is how CI ends what takes too long, cancels `main` like Ctrl-C.
     """
 
     async def entry() -> T:
+        task = asyncio.current_task()
+        if kind == "wall" and task and threading.current_thread() is threading.main_thread():
+            with contextlib.suppress(NotImplementedError):  # Windows has no such signals
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await main(Clock(kind))
 
     factory = VirtualLoop if kind == "virtual" else None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(entry())
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(entry())
+    except asyncio.CancelledError:  # by SIGTERM; the runner itself translates Ctrl-C
+        raise KeyboardInterrupt from None
 
 
 class _NoWaitSelector(selectors.DefaultSelector):

@@ -173,7 +173,8 @@ def test_missing_weights_without_a_network_are_one_line(shop: Path) -> None:
 
 
 @pytest.mark.wall
-def test_ctrl_c_prints_the_partial_report_and_leaves_the_files_whole(shop: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_prints_the_partial_report_and_leaves_the_files_whole(shop: Path, ending: signal.Signals) -> None:
     (shop / "profiles" / "real-time.yaml").write_text("clock: wall\n")
     command = [sys.executable, "-m", "voicectl", "bench", "-p", "real-time", "--calls", "50", "--out", "run"]
     running = subprocess.Popen(command, cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -183,7 +184,7 @@ def test_ctrl_c_prints_the_partial_report_and_leaves_the_files_whole(shop: Path)
         line = running.stderr.readline()
         assert line, "the run ended by itself"
         said += line
-    running.send_signal(signal.SIGINT)
+    running.send_signal(ending)
     out, err = running.communicate(timeout=20)
     assert running.returncode == 130, err
     assert "Traceback" not in err

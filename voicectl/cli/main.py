@@ -15,9 +15,12 @@ from voicectl.cli import console
 from voicectl.cli.agents import agents
 from voicectl.cli.bench import bench
 from voicectl.cli.check import check
+from voicectl.cli.diff import diff
 from voicectl.cli.models import models_app
 from voicectl.cli.providers import providers
+from voicectl.cli.recordings import recordings_app
 from voicectl.cli.replay import replay
+from voicectl.cli.report import report
 from voicectl.cli.schema import schema
 from voicectl.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROVIDER, EXIT_USAGE, SpecError, VoicectlError
 
@@ -60,7 +63,10 @@ def voicectl(
 
 
 app.command()(bench)
+app.command()(report)
+app.command()(diff)
 app.command()(replay)
+app.add_typer(recordings_app)
 app.command()(check)
 app.command()(agents)
 app.command()(providers)

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import importlib
+import importlib.metadata
 import json
 import os
 import secrets
@@ -262,9 +264,14 @@ def _import_xllamacpp() -> Any:
     if set_here:
         env["GOMP_SPINCOUNT"] = _SPINS
     try:
+        try:
+            return importlib.import_module("xllamacpp")
+        except ModuleNotFoundError as error:
+            raise MissingExtra("xllamacpp", "local", where=_WHERE) from error
+        except ImportError as error:
+            if "libgomp" not in str(error) or not _lend_libgomp():
+                raise
         return importlib.import_module("xllamacpp")
-    except ModuleNotFoundError as error:
-        raise MissingExtra("xllamacpp", "local", where=_WHERE) from error
     except ImportError as error:
         raise ProviderError(
             f"xllamacpp cannot be loaded: {error}",
@@ -274,6 +281,33 @@ def _import_xllamacpp() -> Any:
     finally:
         if set_here:
             del env["GOMP_SPINCOUNT"]
+
+
+def _lend_libgomp() -> bool:
+    """Load the OpenMP runtime that a package carries, where the system has none.
+
+    xllamacpp asks for it by its plain name, and a bare Debian does not have it. The `local` extra
+    brings pykdtree for the copy in its wheel, which the packaging tool has given a name of its own:
+    a copy with the plain name back is what the linker then finds loaded.
+    """
+    try:
+        files = importlib.metadata.files("pykdtree") or []
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    carried = next((file for file in files if file.name.startswith("libgomp-")), None)
+    if carried is None:
+        return False
+    renamed = carried.name.encode()
+    plain = b"libgomp.so.1".ljust(len(renamed), b"\0")
+    data = Path(str(carried.locate())).read_bytes().replace(renamed + b"\0", plain + b"\0")
+    with tempfile.TemporaryDirectory(prefix="voicectl-") as folder:
+        copy = Path(folder) / "libgomp.so.1"
+        copy.write_bytes(data)
+        try:
+            ctypes.CDLL(str(copy), mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            return False
+    return True
 
 
 def _translate(error: dict[str, Any]) -> ProviderError:

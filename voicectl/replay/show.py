@@ -155,6 +155,8 @@ def text_diff(name: str, old: str, new: str) -> list[str]:
 
 def trace_diff(name: str, old: str, new: str) -> list[str]:
     """How a trace changes, in words."""
+    if not old:
+        return [f"+ {name}: new, {len(_told(new))} events"]
     diff = text_diff(name, "\n".join(_told(old)), "\n".join(_told(new)))
     if len(diff) > _DIFF_LINES:
         diff[_DIFF_LINES:] = [f"  … and {len(diff) - _DIFF_LINES} lines more"]

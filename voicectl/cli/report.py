@@ -1,0 +1,41 @@
+"""`voicectl report`: the report of a run again, with today's definitions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from voicectl.cli import console
+from voicectl.cli.options import JsonOption
+from voicectl.cli.runs import RunArgument, find_run
+from voicectl.errors import UsageError
+
+
+def report(
+    run: RunArgument,
+    json: JsonOption = False,
+    judge: Annotated[bool, typer.Option(help="Let the run's thresholds decide the exit code.")] = True,
+) -> int:
+    """Report a run again: everything is computed anew from what was kept.
+
+    Example: voicectl report last
+    """
+    from voicectl.analysis.metrics import analyse
+    from voicectl.analysis.verdict import exit_code
+    from voicectl.recording import find_recordings, open_recording
+    from voicectl.replay.runs import read_run
+    from voicectl.report.json import report_json
+    from voicectl.report.table import render_report
+
+    folder = find_run(run)
+    calls = list(find_recordings(folder))
+    if not calls:
+        raise UsageError("there is no call in this run", where=str(folder))
+    about, thresholds = read_run(folder)
+    analysis = analyse((open_recording(path) for path in calls), about, thresholds)
+    if json:
+        console.out_json(report_json(analysis))
+    else:
+        render_report(analysis, console.stdout_console())
+    return exit_code(analysis.verdicts) if judge else 0
