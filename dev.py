@@ -40,8 +40,15 @@ def setup():
         )
         if made.returncode:
             sys.exit(f"{made.stdout}{made.stderr}The venv module is incomplete. On Debian: apt install python3-venv")
-    pip = ["python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run(*pip, "--constraint", "constraints.txt", "--editable", ".[local,dev]")
+    pip = ["-m", "pip", "install", "--disable-pip-version-check", "--constraint", "constraints.txt"]
+    log = ROOT / ".venv" / "pip.log"
+    with log.open("w") as file:
+        wanted = [str(BIN / "python"), *pip, "--editable", ".[local,dev]"]
+        done = subprocess.run(wanted, cwd=ROOT, check=False, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("ERROR:")]
+        why = said[-1].removeprefix("ERROR: ") if said else "pip failed"
+        sys.exit(f"cannot install the packages: {why} (all of it: {log}). Is the package index in reach?")
     READY.touch()
 
 

@@ -5,7 +5,7 @@ Everything else is handed what it needs; only here is it known what belongs toge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,7 @@ def rules_of(agent: ResolvedAgent) -> AgentRules:
 class Engine:
     """One agent's providers, started once and shared by all its calls."""
 
-    def __init__(
-        self, agent: ResolvedAgent, clock: Clock, env: Mapping[str, str], catalog: ProviderCatalog = CATALOG
-    ) -> None:
+    def __init__(self, agent: ResolvedAgent, clock: Clock, catalog: ProviderCatalog = CATALOG) -> None:
         self.agent = agent
         self._clock = clock
         self._rules = rules_of(agent)
@@ -139,7 +137,8 @@ class Engine:
                 for played in trace.of(UtterancePlayed)
                 if played.voiced_from < end and played.voiced_until > start
             ]
-            return " ".join(said) if said else None
+            known = " ".join(filter(None, said))
+            return known or (None if said else "")
 
         parts = self._providers
         return Providers(parts.vad, stt.for_call(truth), parts.llm, parts.tts)

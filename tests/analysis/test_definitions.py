@@ -329,3 +329,14 @@ def test_what_the_instrument_and_the_providers_failed_at_is_kept() -> None:
     measures = call.end(5.0).measure()
     assert (measures.late_frames, measures.failures) == ((45_000,), ("tts: gone",))
     assert isinstance(call.events[-1], CallEnded)
+
+
+def test_a_reply_to_noise_that_talks_over_the_caller_is_an_early_answer() -> None:
+    call = Fabricated()
+    noise = call.turn(0.2, 0.8, ended=0.3, final=0.2, text="it's a little bit")
+    call.say(1.4, 3.0)
+    call.reply(noise, 1.6, begun=1.2, until=2.0)
+    call.reply(call.turn(1.4, 3.0, ended=0.3, final=0.2), 3.7, until=4.5)
+    (exchange,) = call.end(6.0).measure().exchanges
+    assert exchange.outcome == "early"
+    assert exchange.wait < 0

@@ -84,6 +84,26 @@ def test_calls_at_once_are_each_what_they_are_alone(shop: Path, voicectl: Voicec
     assert (shop / "three" / "0006-guest" / "trace.jsonl").read_bytes() == alone
 
 
+def test_json_to_stdout_is_all_there_is_on_stdout(shop: Path, voicectl: Voicectl) -> None:
+    done = voicectl("bench", "-p", "quick", "-q", "--json", "-")
+    assert json.loads(done.out)["agent"] == "coffee"
+    assert "modelled (virtual clock)" in done.err
+
+
+def test_callers_are_looked_for_beside_the_agents_file(
+    shop: Path, voicectl: Voicectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shop / "elsewhere").mkdir()
+    monkeypatch.chdir(shop / "elsewhere")
+    assert voicectl("bench", "-f", "../agents.yaml", "-p", "quick", "-q").code == 4  # made, and too few turns
+
+
+def test_a_run_that_never_began_does_not_block_its_folder(shop: Path, voicectl: Voicectl) -> None:
+    (shop / "run").mkdir()
+    (shop / "run" / "spec.yaml").write_text("left behind")
+    assert voicectl("bench", "-p", "quick", "-q", "--out", "run").code == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
@@ -204,5 +224,6 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(shop: Path) -> None:
     assert done.returncode == 3, done.stderr
     assert "cannot write: file too large" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "modelled (virtual clock) · 1 call" in done.stdout  # the partial report
     call = open_recording(shop / "run" / "0001-guest")
     assert call.cut or len(call.left)

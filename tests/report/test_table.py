@@ -41,7 +41,7 @@ def test_a_terminal_without_unicode_gets_ascii(analysis: Analysis) -> None:
 
 
 def test_the_bars_of_a_turn_add_up_in_whole_milliseconds(analysis: Analysis) -> None:
-    section = rendered(analysis, 80).split("the parts add up\n")[1].split("\n\n")[0]
+    section = rendered(analysis, 80).split("another adds none\n")[1].split("\n\n")[0]
     turns = re.split(r"^(?=\w)", section, flags=re.MULTILINE)[1:]
     assert len(turns) == 4
     for turn in turns:

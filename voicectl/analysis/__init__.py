@@ -1,0 +1,1 @@
+"""What recordings say: definitions, percentiles, verdicts. Pure: recordings in, frozen values out."""

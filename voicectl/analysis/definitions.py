@@ -16,7 +16,8 @@ voiced sample of their channel where no truth exists (microphone, phone).
 
 The answer is the first reply heard within the window that belongs to a turn of this utterance: one
 that overlaps it, or that began after it and before the next (noise taken for a new turn may carry
-the answer on).
+the answer on). A reply to noise from before that sets in while the caller speaks is an early answer
+too: the caller was talked over.
 
 **Marks** of an answered exchange, in the order of the chain, and the stage that ends at each:
 
@@ -294,7 +295,8 @@ def _exchange(
     answers = (
         reply
         for reply in timeline.replies
-        if reply.turn in own and said.voiced_from < heard.get(reply.number, -1) < window
+        if said.voiced_from < (first := heard.get(reply.number, -1)) < window
+        and (reply.turn in own or (first < said.voiced_until and _to_noise(reply, timeline)))
     )
     reply = next(answers, None)
     spoken = [turn for turn in timeline.turns.values() if turn.number in own and turn.start <= said.voiced_until]
@@ -318,6 +320,12 @@ def _exchange(
         slots=Share(*slot_words_heard(said.slots, transcript)),
         word_errors=Share() if said.text is None else Share(*word_errors(said.text, transcript)),
     )
+
+
+def _to_noise(reply: Reply, timeline: Timeline) -> bool:
+    """Whether the reply answers a turn in which the caller we play said nothing."""
+    turn = timeline.turns.get(reply.turn) if reply.turn is not None else None
+    return turn is not None and not any(_overlap(turn, said) for said in timeline.utterances)
 
 
 def _outcome(said: _Utterance, heard: int | None, window: int, timeline: Timeline, closed: bool) -> Outcome:

@@ -131,7 +131,7 @@ def read_timeline(events: Sequence[Event], sound_end: int) -> Timeline:
     """
     started = _first(events, CallStarted)
     ended = _first(events, CallEnded)
-    replies = [_reply(begun, events[:position], events[position:]) for position, begun in _begun(events)]
+    replies = _replies(events)
     silent = _taken_back(events) | {event.turn for event in events if isinstance(event, TurnDropped)}
     turns = {number: _turn(number, own, number not in silent) for number, own in _by_turn(events).items()}
     return Timeline(
@@ -183,14 +183,23 @@ def _turn(number: int, events: Sequence[TurnEvent], expects_answer: bool) -> Tur
     )
 
 
-def _begun(events: Sequence[Event]) -> list[tuple[int, ReplyStarted]]:
-    return [(position, event) for position, event in enumerate(events) if isinstance(event, ReplyStarted)]
+def _replies(events: Sequence[Event]) -> list[Reply]:
+    """In one pass: calls may be long."""
+    begun: list[tuple[ReplyStarted, TranscriptUpdated | None]] = []
+    finals: dict[int | None, TranscriptUpdated] = {}
+    own: dict[int, list[ReplyEvent]] = {}
+    for event in events:
+        if isinstance(event, ReplyStarted):
+            begun.append((event, finals.get(event.turn)))
+        elif isinstance(event, TranscriptUpdated):
+            if event.final:
+                finals[event.turn] = event
+        elif isinstance(event, ReplyEvent):
+            own.setdefault(event.reply, []).append(event)
+    return [_reply(event, answered, own.get(event.reply, [])) for event, answered in begun]
 
 
-def _reply(begun: ReplyStarted, before: Sequence[Event], after: Sequence[Event]) -> Reply:
-    finals = [event for event in before if isinstance(event, TranscriptUpdated) and event.final]
-    answered = [event for event in finals if event.turn == begun.turn]
-    own = [event for event in after if isinstance(event, ReplyEvent) and event.reply == begun.reply]
+def _reply(begun: ReplyStarted, answered: TranscriptUpdated | None, own: Sequence[ReplyEvent]) -> Reply:
     audio = _first(own, TtsFirstAudio)
     clause = [event for event in own if isinstance(event, ClauseReady | TtsRequested)]
     clause = [event for event in clause if event.index == (audio.index if audio else 0)]
@@ -200,7 +209,7 @@ def _reply(begun: ReplyStarted, before: Sequence[Event], after: Sequence[Event])
     return Reply(
         number=begun.reply,
         turn=begun.turn,
-        stt_final=known_us(answered[-1]) if answered else None,
+        stt_final=known_us(answered) if answered else None,
         llm_requested=_known(own, LlmRequested),
         llm_first_token=_known(own, LlmFirstToken),
         clause_ready=_known(clause, ClauseReady),

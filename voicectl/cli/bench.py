@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from voicectl.cli import console
 from voicectl.cli.machine import Usage
 from voicectl.cli.options import AGENTS_FILE, AgentArgument, FileOption, ProfileOption, SetOption
-from voicectl.errors import EXIT_INTERRUPTED, StorageError, UsageError
+from voicectl.errors import EXIT_INTERRUPTED, StorageError, UsageError, VoicectlError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 RECORDINGS = Path("recordings")
 RUNS = Path("runs")
+STDOUT = Path("-")
+SPEC_NAME = "spec.yaml"
 
 
 def bench(
@@ -36,7 +39,7 @@ def bench(
             "-c",
             metavar="PATH",
             help="Who calls: a folder or YAML of utterances, or a folder of such folders. Repeatable. "
-            "Default: those in recordings/ that are meant for the agent.",
+            "Default: those in recordings/, beside the agents file, that are meant for the agent.",
         ),
     ] = None,
     calls: Annotated[
@@ -46,7 +49,9 @@ def bench(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where calls are kept. Default: below runs/.")
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON, too.")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON, too; - is stdout.")
+    ] = None,
     set_: SetOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the report.")] = False,
 ) -> int:
@@ -63,12 +68,14 @@ def bench(
     from voicectl.spec import resolve
 
     resolved = resolve(agent, profile, set_ or [], env=console.env(), catalog=CATALOG, agents_file=file)
-    who = _callers(callers, resolved)
-    if json is not None:
+    who = _callers(callers, resolved, file.parent / RECORDINGS)
+    if json is not None and json != STDOUT:
         _check_writable(json)
     folder = _new_folder(out, resolved)
     plan = Plan(who, calls or len(who), concurrency)
     progress = console.ProgressLine(quiet=quiet)
+    broken: VoicectlError | None = None
+    complete = False
     try:
         _pull_weights(resolved, progress)
         usage = Usage()
@@ -76,24 +83,33 @@ def bench(
         async def main(clock: Clock) -> bool:
             return await _make_calls(clock, resolved, plan, folder, progress, usage)
 
-        complete = run_on(resolved.clock, main)
+        try:
+            complete = run_on(resolved.clock, main)
+        except VoicectlError as error:
+            if not _calls(folder):
+                raise
+            broken = error  # what was measured until then is told all the same
     finally:
         progress.done()
-    code = _report(folder, resolved, usage, json, complete=complete)
+    code = _report(folder, resolved, usage, json, complete=complete, keep=broken is None)
+    if broken:
+        raise broken
     if not quiet:
         console.err(f"calls kept in {folder}")
     return code if complete else EXIT_INTERRUPTED
 
 
-def _callers(paths: Sequence[Path] | None, agent: ResolvedAgent) -> list[Caller]:
+def _callers(paths: Sequence[Path] | None, agent: ResolvedAgent, recordings: Path) -> list[Caller]:
     from voicectl.bench.callers import load_callers
 
     if paths:
         return [caller for path in paths for caller in load_callers(path)]
-    who = [caller for caller in load_callers(RECORDINGS) if caller.agent in (None, agent.name)]
+    if not recordings.is_dir():
+        raise UsageError("there is no such folder of callers", where=str(recordings), hint="Name some: --callers")
+    who = [caller for caller in load_callers(recordings) if caller.agent in (None, agent.name)]
     if not who:
         raise UsageError(
-            f"no caller in {RECORDINGS}/ is meant for the agent '{agent.name}'", hint="Name some: --callers"
+            f"no caller in {recordings}/ is meant for the agent '{agent.name}'", hint="Name some: --callers"
         )
     return who
 
@@ -118,7 +134,7 @@ async def _make_calls(
     from voicectl.assemble import Engine
     from voicectl.bench.run import run
 
-    engine = Engine(agent, clock, console.env())
+    engine = Engine(agent, clock)
     try:
         await engine.start(progress)
         progress(_so_far(0, plan))
@@ -139,7 +155,12 @@ def _so_far(done: int, plan: Plan, last: str = "") -> str:
     return f"call {done} of {plan.calls} made" + (f", last: {last}" if last else "")
 
 
-def _report(folder: Path, agent: ResolvedAgent, usage: Usage, json: Path | None, *, complete: bool) -> int:
+def _calls(folder: Path) -> list[Path]:
+    """The calls of a run, in the order they were begun."""
+    return sorted(path.parent for path in folder.glob("*/trace.jsonl") if not path.parent.name.startswith("."))
+
+
+def _report(folder: Path, agent: ResolvedAgent, usage: Usage, json: Path | None, *, complete: bool, keep: bool) -> int:
     from voicectl.analysis.metrics import Run, analyse
     from voicectl.analysis.verdict import exit_code
     from voicectl.recording import open_recording
@@ -154,12 +175,15 @@ def _report(folder: Path, agent: ResolvedAgent, usage: Usage, json: Path | None,
         busy_cpus=usage.busy_cpus(),
         interrupted=not complete,
     )
-    calls = sorted(path.parent for path in folder.glob("*/trace.jsonl"))
-    analysis = analyse((open_recording(path) for path in calls), run, agent.thresholds)
-    render_report(analysis, console.stdout_console())
+    analysis = analyse((open_recording(path) for path in _calls(folder)), run, agent.thresholds)
+    render_report(analysis, console.stderr_console() if json == STDOUT else console.stdout_console())
     report = report_json(analysis)
-    for path in filter(None, (folder / "report.json", json)):
-        _write_json(path, report)
+    if json == STDOUT:
+        console.out_json(report)
+    elif json is not None:
+        _write_json(json, report)
+    if keep:
+        _write_json(folder / "report.json", report)
     return exit_code(analysis.verdicts)
 
 
@@ -194,12 +218,12 @@ def _new_folder(out: Path | None, agent: ResolvedAgent) -> Path:
     folder = out or _free(RUNS / f"{console.now():%Y%m%d-%H%M%S}-{agent.name}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if any(path.name != SPEC_NAME for path in folder.iterdir()):  # a run that never began leaves its spec
             raise UsageError("this folder is not empty", where=str(folder), hint="Choose another one with --out")
-        (folder / "spec.yaml").write_text(agent.to_yaml(), encoding="utf-8")
+        (folder / SPEC_NAME).write_text(agent.to_yaml(), encoding="utf-8")
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        if error.errno == 28:  # no space left
+        if error.errno == errno.ENOSPC:
             raise StorageError(f"cannot write: {why}", where=str(folder), hint="Free some space") from error
         raise UsageError(
             f"cannot keep calls here: {why}", where=str(folder), hint="Choose another one with --out"

@@ -126,7 +126,9 @@ def _waterfalls(counted: Sequence[Turn], width: int) -> RenderableType:
     worst = [turn for turn in counted[::-1][:WORST] if turn is not median]
     shown = [("median turn", median), *((f"worst turn {rank}", turn) for rank, turn in enumerate(worst, 1))]
     longest = max(turn.wait_ms for _, turn in shown) or 1.0
-    parts: list[RenderableType] = [_title("Where the wait went, turn by turn: the parts add up")]
+    parts: list[RenderableType] = [
+        _title("Where the wait went: the parts add up; a stage hidden behind another adds none")
+    ]
     for label, turn in shown:
         parts.append(_turn_line(label, turn, width))
         parts.append(_bars(turn, longest, width - 30))
