@@ -108,11 +108,11 @@ def place(line: Samples, rate: int, x: Samples, own_rate: int, start: int) -> tu
 
 
 def truth_of(path: Path) -> dict[str, int]:
-    """The voiced samples that caller.yaml gives for a file."""
+    """The voiced samples that caller.yaml gives for a file, and whether it is said over the agent."""
     script = path.parent / "caller.yaml"
     blocks = re.split(r"^\s*- ", script.read_text("utf-8"), flags=re.MULTILINE) if script.is_file() else []
     own = next((block for block in blocks if re.search(rf"\bfile: *[\"']?{re.escape(path.name)}\b", block)), "")
-    return {name: int(value) for name, value in re.findall(r"(\w+_voiced_sample): *(\d+)", own)}
+    return {name: int(value) for name, value in re.findall(r"(\w+_voiced_sample|during_agent_ms): *(\d+)", own)}
 
 
 def check(run: Path, callers: list[Path]) -> int:
@@ -127,6 +127,7 @@ def check(run: Path, callers: list[Path]) -> int:
         agent = [(first / rate, last / rate) for first, last in sounds(right, rate)]
         exchanges = [one for one in report["exchanges"] if one["call"] == call["call"]]
         spans: list[tuple[float, float]] = []
+        over: list[bool] = []
         start = 0
         for one in exchanges:
             named = [path for path in files if one["utterance"] in (path.name, path.stem)]
@@ -140,11 +141,12 @@ def check(run: Path, callers: list[Path]) -> int:
             own_rate, x = read(path)
             first, last = voiced(x.mean(axis=0), own_rate, truth_of(path))
             spans.append((at / rate + first, at / rate + last))
+            over.append("during_agent_ms" in truth_of(path))
             start = at + int(last * rate)
-        for one, (first, last), following in zip(exchanges, spans, [*spans[1:], None], strict=True):
+        for one, (first, last), barge_in, following in zip(exchanges, spans, over, [*spans[1:], None], strict=True):
             until = min(last + TIMEOUT_S, following[0] if following else len(right) / rate)
             # An agent that was speaking when the caller began is not answering yet.
-            talking = any(begin <= first and end >= first - 0.5 for begin, end in agent)
+            talking = barge_in or any(begin <= first and end >= first - 0.5 for begin, end in agent)
             answers = [begin for begin, _ in agent if (last if talking else first) < begin < until]
             said = one["voice_to_voice_ms"] if one["outcome"] in ("answered", "early") else None
             here = (answers[0] - last) * 1000 if answers else None
