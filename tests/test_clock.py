@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import subprocess
+import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from voicectl.clock import Clock, run_on
+from voicectl.clock import Clock, VirtualLoop, run_on
 from voicectl.errors import VirtualTimeError
 
 
@@ -119,3 +122,81 @@ def test_the_wall_clock_waits_and_runs_work_in_a_thread() -> None:
         return clock.now() >= start + 0.02, await clock.run(lambda: 42)
 
     assert run_on("wall", main) == (True, 42)
+
+
+Steps = list[tuple[int, int]]
+
+
+def _never(loop: VirtualLoop, when: float) -> bool:
+    return False
+
+
+def _run_steps(tasks: list[Steps], *, skip: bool, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, float]]:
+    """What several tasks note that wait, yield and wake one another, in order."""
+
+    async def main(clock: Clock) -> list[tuple[int, int, float]]:
+        noted: list[tuple[int, int, float]] = []
+        queue: asyncio.Queue[int] = asyncio.Queue()
+
+        async def run(number: int, steps: Steps) -> None:
+            for index, (kind, wait) in enumerate(steps):
+                if kind == 0:
+                    await clock.sleep_until(clock.now() + wait / 100)
+                elif kind == 1:
+                    await clock.sleep_until(round(clock.now() + wait / 100, 1))
+                elif kind == 2:
+                    queue.put_nowait(number)
+                else:
+                    async with asyncio.timeout(wait / 50):
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(queue.get(), wait / 100)
+                noted.append((number, index, clock.now()))
+
+        await asyncio.gather(*(clock.spawn(run(*each), name=f"task {each[0]}") for each in enumerate(tasks)))
+        return noted
+
+    with monkeypatch.context() as patch:
+        if not skip:
+            patch.setattr(VirtualLoop, "skip_to", _never)
+        return run_on("virtual", main)
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30)), max_size=8), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_skipping_ahead_changes_no_order_and_no_time(monkeypatch: pytest.MonkeyPatch, tasks: list[Steps]) -> None:
+    both = [_run_steps(tasks, skip=skip, monkeypatch=monkeypatch) for skip in (True, False)]
+    assert both[0] == both[1]
+
+
+def test_a_task_that_cancelled_itself_hears_it_where_it_waits() -> None:
+    async def main(clock: Clock) -> str:
+        task = asyncio.current_task()
+        assert task
+        task.cancel()
+        try:
+            await clock.sleep_until(1)
+        except asyncio.CancelledError:
+            task.uncancel()
+            return "heard"
+        return "missed"
+
+    assert run_on("virtual", main) == "heard"
+
+
+def test_ctrl_c_stops_a_task_that_sleeps_for_ever() -> None:
+    script = """
+import signal, threading
+from voicectl.clock import run_on
+
+async def main(clock):
+    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    while True:
+        await clock.sleep_until(clock.now() + 1)
+
+try:
+    run_on("virtual", main)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout == "stopped\n", done.stderr

@@ -76,7 +76,7 @@ def agent_of(folder: Path, clock: ClockKind) -> ResolvedAgent:
 
 def write_calls(agent: ResolvedAgent, folder: Path, calls: int) -> None:
     async def main(clock: Clock) -> None:
-        engine = Engine(agent, clock, {})
+        engine = Engine(agent, clock)
         await engine.start(lambda text: None)
         for number in range(1, calls + 1):
             await engine.answer(CALLER, folder / f"{number:04}")

@@ -42,7 +42,7 @@ def output_of(command: str) -> str:
     return "\n".join(line for line in lines if not CHANGES.match(line)) + "\n"
 
 
-CHANGES = re.compile(r"^(peak memory|machine) ")
+CHANGES = re.compile(r"^(peak memory|machine) |.* times real time$")
 """Lines that differ from machine to machine, which the README leaves out."""
 
 

@@ -189,6 +189,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         ticks = round(when / _GRID_S)
         if self._todo or self._skips % _SKIPS_A_TURN == 0 or (self._timers and ticks >= self._next_timer()):
             return False
+        task = asyncio.current_task(self)
+        if task and task.cancelling():
+            return False  # it may have cancelled itself, which it hears where it waits
         self._move_to(ticks)
         return True
 

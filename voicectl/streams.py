@@ -68,10 +68,12 @@ class SttClosed(Chunk):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmAsked(Chunk):
-    """The conversation: (role, content) of each message."""
+    """The conversation: as many messages as `same` of the request before this one, and then (role,
+    content) of each further one. So a long call is not written down again at each of its turns."""
 
     id: int
     messages: tuple[tuple[str, str], ...]
+    same: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def diff(first: RunArgument, second: RunArgument, json: JsonOption = False) -> None:
-    """Compare two runs: how far each metric shifted, where each call first differs.
+    """Compare two runs, metric by metric and call by call.
 
     A shift has a 95% interval: one that holds 0 may be chance.
 

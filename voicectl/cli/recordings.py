@@ -83,16 +83,14 @@ def show(
     """
     from voicectl.recording import open_recording
     from voicectl.replay.compare import of_turn
+    from voicectl.replay.show import event_json
     from voicectl.replay.tell import tell
-    from voicectl.trace import event_line
 
     opened = open_recording(recording)
     facts = _facts(opened)
     events = opened.events if turn is None else of_turn(opened.events, turn)
     if json:
-        import json as codec
-
-        console.out_json({**facts, "events": [codec.loads(event_line(event)) for event in events]})
+        console.out_json({**facts, "events": [event_json(event) for event in events]})
         return
     for key, value in facts.items():
         if value is not None:

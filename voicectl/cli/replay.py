@@ -10,13 +10,12 @@ import typer
 
 from voicectl.cli import console
 from voicectl.cli.options import AGENTS_FILE, JsonOption, ProfileOption, SetOption
-from voicectl.cli.runs import PathsArgument, check_writable, recordings_of, write_text
-from voicectl.errors import EXIT_FAILED, EXIT_OK, EXIT_UNDECIDED, EXIT_USAGE, UsageError
+from voicectl.cli.runs import RECORDINGS, PathsArgument, check_writable, recordings_of, write_text
+from voicectl.errors import UsageError
 
 if TYPE_CHECKING:
     from voicectl.replay.check import Options, Outcome
-
-_STYLES: dict[str, console.Style] = {"ok": "green", "differs": "red", "undecided": "yellow", "refused": "red"}
+    from voicectl.replay.sets import SetVerdict
 
 
 def replay(
@@ -76,21 +75,27 @@ def replay(
         if accept or only or junit or file or on_miss != "fail":
             raise UsageError("--sweep goes with --set, --jobs and --json only")
         return sweep_recordings(folders, sweep, set_ or [], jobs, json=json, quiet=quiet)
+    from voicectl.replay.sets import exit_code, judge_sets
+    from voicectl.replay.show import as_annotations, as_case, as_json
+    from voicectl.report.junit import junit_xml
+
     options = _options(on_miss, only, file, agent, profile, set_ or [], accept)
     begun = console.seconds()
     outcomes = _replay(folders, options, jobs, quiet=quiet)
     if accept:
         outcomes = _accept(outcomes, options)
-    thresholds = _of_sets(paths, outcomes)
+    verdicts = judge_sets(paths or [RECORDINGS], outcomes)
+    code = exit_code(outcomes, verdicts)
     if json:
-        _print_json(outcomes, thresholds)
+        console.out_json(as_json(outcomes, verdicts, code))
     else:
-        _print(outcomes, thresholds, console.seconds() - begun, quiet=quiet)
+        _print(outcomes, verdicts, console.seconds() - begun, quiet=quiet)
     if junit is not None:
-        _write_junit(junit, outcomes)
+        write_text(junit, junit_xml("replay", [as_case(outcome) for outcome in outcomes]))
     if annotations or (annotations is None and console.env().get("GITHUB_ACTIONS")):
-        _annotate(outcomes)
-    return _exit_code(outcomes, thresholds)
+        for line in (line for outcome in outcomes for line in as_annotations(outcome)):
+            console.err(line)
+    return code
 
 
 def _options(
@@ -178,104 +183,35 @@ def _accept(outcomes: Sequence[Outcome], options: Options) -> list[Outcome]:
                 path = outcome.path / name
                 old = path.read_text(encoding="utf-8") if path.is_file() else ""
                 for line in diff(str(path), old, new):
-                    style: console.Style | None = {"+": "green", "-": "red", "@": "dim"}.get(line[:1])  # type: ignore[assignment]
-                    console.out(console.styled(line, style) if style else line)
+                    console.out(_coloured(line))
                 write_text(path, new)
         left.append(check(outcome.path, replace(options, accept=False)))
     return left
 
 
-# Sets ------------------------------------------------------------------------------------------
-
-
-def _of_sets(paths: Sequence[Path] | None, outcomes: Sequence[Outcome]) -> list[tuple[Path, str, str]]:
-    """(folder, pass/fail/undecided, in words) of each threshold of a folder of recordings."""
-    from dataclasses import replace
-
-    from voicectl.analysis.metrics import Run, sum_up
-    from voicectl.recording import is_recording
-    from voicectl.replay.expect import EXPECT_NAME, load_set_expectation
-    from voicectl.replay.show import verdict_in_words
-
-    found: list[tuple[Path, str, str]] = []
-    for path in paths or [Path("recordings")]:
-        expected = None if is_recording(path) else load_set_expectation(path)
-        if expected:
-            mine = [one for one in outcomes if one.call and not one.live and one.path.is_relative_to(path)]
-            calls = [replace(one.call, name=str(one.path)) for one in mine if one.call]
-            verdicts = sum_up(calls, Run(agent="", profile="", warm=True), expected.thresholds).verdicts
-            found += [(path / EXPECT_NAME, verdict.outcome, verdict_in_words(verdict)) for verdict in verdicts]
-    return found
-
-
 # Telling ---------------------------------------------------------------------------------------
 
 
-def _print(
-    outcomes: Sequence[Outcome], thresholds: Sequence[tuple[Path, str, str]], wall_s: float, *, quiet: bool
-) -> None:
-    from voicectl.replay.show import WORDS, details, headline
+def _print(outcomes: Sequence[Outcome], verdicts: Sequence[SetVerdict], wall_s: float, *, quiet: bool) -> None:
+    from voicectl.replay.show import STATE_WORDS, VERDICT_WORDS, details, headline, summary, verdict_in_words
 
     for outcome in outcomes:
         if outcome.state == "ok" and quiet and not outcome.timeline:
             continue
-        word = console.styled(WORDS[outcome.state].ljust(5), _STYLES[outcome.state])
-        console.out(f"{word} {outcome.path}  {console.styled(headline(outcome), 'dim')}")
+        console.out(f"{_word(STATE_WORDS[outcome.state])} {outcome.path}  {console.styled(headline(outcome), 'dim')}")
         for line in details(outcome):
-            mark: dict[str, console.Style] = {"-": "red", "+": "green"}
-            console.out("        " + (console.styled(line, mark[line[0]]) if line[:2] in ("- ", "+ ") else line))
-    for path, result, text in thresholds:
-        style: dict[str, console.Style] = {"pass": "green", "fail": "red", "undecided": "yellow"}
-        word = {"pass": "ok", "fail": "FAIL", "undecided": "?"}[result].ljust(5)
-        console.out(f"{console.styled(word, style[result])} {path}: {text}")
-    console.out(_summary(outcomes, wall_s))
+            console.out("        " + _coloured(line))
+    for one in verdicts:
+        console.out(f"{_word(VERDICT_WORDS[one.verdict.outcome])} {one.path}: {verdict_in_words(one.verdict)}")
+    console.out(summary(outcomes, wall_s))
 
 
-def _summary(outcomes: Sequence[Outcome], wall_s: float) -> str:
-    from voicectl.replay.show import WORDS
-
-    counts = {state: sum(outcome.state == state for outcome in outcomes) for state in WORDS}
-    names = {"ok": "ok", "differs": "failed", "undecided": "undecided", "refused": "cannot be replayed"}
-    states = ", ".join(f"{count} {names[state]}" for state, count in counts.items() if count)
-    seconds = sum(outcome.seconds for outcome in outcomes)
-    calls = f"{len(outcomes)} call{'s' * (len(outcomes) != 1)}"
-    clock = "" if any(outcome.live for outcome in outcomes) else f", {seconds / max(wall_s, 1e-3):.0f} times real time"
-    return f"{calls}: {states} · {seconds / 60:.1f} min of audio in {wall_s:.1f} s{clock}"
+def _word(word: str) -> str:
+    styles: dict[str, console.Style] = {"ok": "green", "?": "yellow"}
+    return console.styled(word.ljust(5), styles.get(word, "red"))
 
 
-def _print_json(outcomes: Sequence[Outcome], thresholds: Sequence[tuple[Path, str, str]]) -> None:
-    from voicectl.replay.show import REPLAY_VERSION, as_json
-
-    console.out_json(
-        {
-            "voicectl_replay": REPLAY_VERSION,
-            "calls": [as_json(outcome) for outcome in outcomes],
-            "thresholds": [{"file": str(path), "outcome": result, "text": text} for path, result, text in thresholds],
-            "exit_code": _exit_code(outcomes, thresholds),
-        }
-    )
-
-
-def _write_junit(path: Path, outcomes: Sequence[Outcome]) -> None:
-    from voicectl.replay.show import as_case
-    from voicectl.report.junit import junit_xml
-
-    write_text(path, junit_xml("replay", [as_case(outcome) for outcome in outcomes]))
-
-
-def _annotate(outcomes: Sequence[Outcome]) -> None:
-    from voicectl.replay.show import as_annotations
-
-    for outcome in outcomes:
-        for line in as_annotations(outcome):
-            console.err(line)
-
-
-def _exit_code(outcomes: Sequence[Outcome], thresholds: Sequence[tuple[Path, str, str]]) -> int:
-    states = {outcome.state for outcome in outcomes}
-    results = {result for _, result, _ in thresholds}
-    if "refused" in states:
-        return EXIT_USAGE
-    if "differs" in states or "fail" in results:
-        return EXIT_FAILED
-    return EXIT_UNDECIDED if "undecided" in states or "undecided" in results else EXIT_OK
+def _coloured(line: str) -> str:
+    """A line of a diff."""
+    styles: dict[str, console.Style] = {"+": "green", "-": "red", "@": "dim"}
+    return console.styled(line, styles[line[0]]) if line[:1] in styles else line

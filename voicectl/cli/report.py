@@ -17,7 +17,9 @@ def report(
     json: JsonOption = False,
     judge: Annotated[bool, typer.Option(help="Let the run's thresholds decide the exit code.")] = True,
 ) -> int:
-    """Report a run again: everything is computed anew from what was kept.
+    """Report a run again, with the definitions of today.
+
+    Everything is computed anew from the calls that were kept.
 
     Example: voicectl report last
     """

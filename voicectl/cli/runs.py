@@ -22,7 +22,7 @@ def _complete(incomplete: str) -> list[str]:
 PathsArgument = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[PATH]...",
+        metavar="PATH",
         help="A recording, or a folder of recordings. Default: recordings/. `last` is the newest run.",
         autocompletion=_complete,
     ),

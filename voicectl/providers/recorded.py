@@ -354,10 +354,12 @@ class RecordedLlm(_Recorded):
 
     def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss, on_nearest: OnNearest) -> None:
         takes: dict[int, _Take] = {}
+        asked: tuple[tuple[str, str], ...] = ()
         for chunk in streams.chunks:
             match chunk:
-                case LlmAsked(id=id, at=at, messages=messages):
-                    takes[id] = _Take(at, _conversation(messages))
+                case LlmAsked(id=id, at=at, messages=messages, same=same):
+                    asked = (*asked[:same], *messages)
+                    takes[id] = _Take(at, _conversation(asked))
                 case LlmSaid(id=id, at=at, text=text):
                     takes[id].llm.append((at - takes[id].asked_at, TextDelta(text)))
                 case LlmUsed(id=id, at=at):

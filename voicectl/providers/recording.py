@@ -134,6 +134,7 @@ class RecordingLlm(_Recording):
     def __init__(self, inner: Llm, log: StreamLog) -> None:
         super().__init__(inner.name, log)
         self._inner = inner
+        self._asked: tuple[tuple[str, str], ...] = ()  # last
 
     async def warm(self, messages: tuple[Message, ...]) -> None:
         await self._inner.warm(messages)
@@ -142,7 +143,10 @@ class RecordingLlm(_Recording):
         log = self._log
         stream = log.next_id()
         messages = tuple((message.role, message.content) for message in request.messages)
-        log.write(LlmAsked(at=log.now(), id=stream, messages=messages))
+        pairs = enumerate(zip(messages, self._asked, strict=False))
+        same = next((index for index, (new, old) in pairs if new != old), min(len(messages), len(self._asked)))
+        self._asked = messages
+        log.write(LlmAsked(at=log.now(), id=stream, messages=messages[same:], same=same))
         how = "cancelled"
         try:
             async with aclosing(self._inner.generate(request)) as chunks:

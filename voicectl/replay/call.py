@@ -65,10 +65,29 @@ def open_kept(folder: Path, overrides: Sequence[str] = ()) -> Kept:
         SpecError: its spec cannot be read by this voicectl, or an override is wrong.
     """
     recording = open_recording(folder)
+    return Kept(recording, read_streams(folder), agent_of(folder, overrides))
+
+
+def agent_of(folder: Path, overrides: Sequence[str] = ()) -> ResolvedAgent:
+    """The agent of a recording, with changes. The calls of a run have the same: it is read once.
+
+    Raises:
+        RecordingError: it has no spec.
+        SpecError: its spec cannot be read by this voicectl, or an override is wrong.
+    """
     spec = folder / SPEC_NAME
     if not spec.is_file():
         raise RecordingError(f"cannot be replayed: it has no {SPEC_NAME}", where=str(folder))
-    return Kept(recording, read_streams(folder), load_resolved(spec, CATALOG, overrides))
+    key = spec.read_bytes(), tuple(overrides)
+    if key not in _AGENTS:
+        if len(_AGENTS) == _MOST_AGENTS:
+            _AGENTS.clear()
+        _AGENTS[key] = load_resolved(spec, CATALOG, overrides)
+    return _AGENTS[key]
+
+
+_AGENTS: dict[tuple[bytes, tuple[str, ...]], ResolvedAgent] = {}
+_MOST_AGENTS = 1_000
 
 
 def replay(

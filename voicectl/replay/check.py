@@ -122,16 +122,16 @@ def _as_problem(path: Path, error: VoicectlError) -> Problem:
 def _check(path: Path, options: Options, progress: Progress) -> Outcome:
     kept = open_kept(path, () if options.other else options.overrides)
     expected = load_expectation(path)
-    agent = agent_of(kept, options)
+    agent = _agent(kept, options)
     nearest: list[str] = []
     live: list[str] = []
     now = replay(kept, agent, "nearest" if options.on_miss == "nearest" else "fail", nearest.append)
     if options.on_miss == "live" and missed(now.events):
-        now, live = replay_live(kept, agent, options.env, progress)
+        now, live = replay_live(kept, agent, progress)
     return judge(kept, now, expected, options, nearest=nearest, live=live)
 
 
-def agent_of(kept: Kept, options: Options) -> ResolvedAgent:
+def _agent(kept: Kept, options: Options) -> ResolvedAgent:
     """The agent to replay with.
 
     Raises:

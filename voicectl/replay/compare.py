@@ -39,6 +39,7 @@ from voicectl.trace import event_line
 JITTER_S = 0.06
 """How far a stamp of the wall clock may be from the modelled one."""
 
+_JUST_S = 0.1
 SHOWN_BEFORE = 3
 
 
@@ -222,8 +223,8 @@ class _Agree:
         return abs(one - other) <= self._exact_s
 
     def _lateness(self, at: float) -> float:
-        """How late the machine was around then, by its own account."""
-        return max((event.late for event in self._late if -0.1 < event.at - at < 1.0), default=0.0)
+        """How late the machine was just then, by its own account."""
+        return max((event.late for event in self._late if abs(event.at + event.late - at) < _JUST_S), default=0.0)
 
 
 # One turn --------------------------------------------------------------------------------------
@@ -250,7 +251,10 @@ def _what(old: Event | None, new: Event | None) -> str:
         for field in fields(old)
         if (before := getattr(old, field.name)) != (after := getattr(new, field.name))
     ]
-    return "; ".join(f"{name} was {_value(before)} and is {_value(after)}" for name, before, after in differing)
+    return "; ".join(f"{_NAMES.get(name, name)} was {_value(old)} and is {_value(new)}" for name, old, new in differing)
+
+
+_NAMES = {"noted_at": "noticed at", "speech_end": "end of speech"}
 
 
 def _value(value: object) -> str:

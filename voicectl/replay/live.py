@@ -7,7 +7,7 @@ the result for a replay.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 from voicectl.assemble import Engine, rules_of
@@ -36,9 +36,7 @@ OnLive = Callable[[str], None]
 """Told what was not recorded and is answered live."""
 
 
-def replay_live(
-    kept: Kept, agent: ResolvedAgent, env: Mapping[str, str], progress: Progress
-) -> tuple[Recording, list[str]]:
+def replay_live(kept: Kept, agent: ResolvedAgent, progress: Progress) -> tuple[Recording, list[str]]:
     """Run the call again on the wall clock, and say what was answered live.
 
     Raises:
@@ -46,7 +44,7 @@ def replay_live(
     """
 
     async def main(clock: Clock) -> tuple[Recording, list[str]]:
-        engine = Engine(agent, clock, env)
+        engine = Engine(agent, clock)
         try:
             await engine.start(progress)
             progress(f"playing {kept.path.name} in real time: {kept.recording.seconds:.0f} s")

@@ -19,7 +19,7 @@ from voicectl.errors import VoicectlError
 T = TypeVar("T")
 R = TypeVar("R")
 
-WORTH_S = 600.0
+WORTH_S = 1200.0
 """Seconds of audio to go through from which a second process is worth its start."""
 
 

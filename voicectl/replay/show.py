@@ -7,10 +7,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from voicectl.analysis.verdict import Outcome as VerdictOutcome
 from voicectl.analysis.verdict import Verdict
 from voicectl.events import Event
 from voicectl.replay.check import Outcome, State
 from voicectl.replay.compare import Difference
+from voicectl.replay.sets import SetVerdict
 from voicectl.replay.tell import tell
 from voicectl.report.junit import Case, CaseOutcome, annotation
 from voicectl.trace import event_from, event_line
@@ -18,7 +20,8 @@ from voicectl.trace import event_from, event_line
 REPLAY_VERSION = 1
 _DIFF_LINES = 60
 
-WORDS: dict[State, str] = {"ok": "ok", "differs": "FAIL", "undecided": "?", "refused": "ERROR"}
+STATE_WORDS: dict[State, str] = {"ok": "ok", "differs": "FAIL", "undecided": "?", "refused": "ERROR"}
+VERDICT_WORDS: dict[VerdictOutcome, str] = {"pass": "ok", "fail": "FAIL", "undecided": "?"}
 
 
 def headline(outcome: Outcome) -> str:
@@ -71,6 +74,18 @@ def verdict_in_words(verdict: Verdict) -> str:
     return f"{verdict.threshold}: {'at least ' * verdict.at_least}{value}"
 
 
+def summary(outcomes: Sequence[Outcome], wall_s: float) -> str:
+    """The last line: how many calls, what became of them, how fast that was."""
+    names = {"ok": "ok", "differs": "failed", "undecided": "undecided", "refused": "cannot be replayed"}
+    counts = ((name, sum(outcome.state == state for outcome in outcomes)) for state, name in names.items())
+    states = ", ".join(f"{count} {name}" for name, count in counts if count)
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    calls = f"{len(outcomes)} call{'s' * (len(outcomes) != 1)}"
+    live = any(outcome.live for outcome in outcomes)
+    times = "" if live or not seconds else f", {seconds / max(wall_s, 1e-3):.0f} times real time"
+    return f"{calls}: {states} · {seconds / 60:.1f} min of audio in {wall_s:.1f} s{times}"
+
+
 def reason(outcome: Outcome) -> str:
     """One line: why it is not ok."""
     if outcome.difference:
@@ -84,8 +99,26 @@ def reason(outcome: Outcome) -> str:
 # For programs ----------------------------------------------------------------------------------
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
-    """One call of `voicectl replay --json`."""
+def as_json(outcomes: Sequence[Outcome], verdicts: Sequence[SetVerdict], exit_code: int) -> dict[str, Any]:
+    """`voicectl replay --json`."""
+    return {
+        "voicectl_replay": REPLAY_VERSION,
+        "calls": [_call_json(outcome) for outcome in outcomes],
+        "thresholds": [
+            {
+                "file": str(one.path),
+                "threshold": str(one.verdict.threshold),
+                "outcome": one.verdict.outcome,
+                "value": one.verdict.value,
+                "needs": one.verdict.needs,
+            }
+            for one in verdicts
+        ],
+        "exit_code": exit_code,
+    }
+
+
+def _call_json(outcome: Outcome) -> dict[str, Any]:
     difference = outcome.difference
     return {
         "recording": str(outcome.path),
@@ -98,9 +131,9 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "difference": difference
         and {
             "line": difference.line,
-            "before": [_event_json(event) for event in difference.before],
-            "was": _event_json(difference.was),
-            "now": _event_json(difference.now),
+            "before": [event_json(event) for event in difference.before],
+            "was": event_json(difference.was),
+            "now": event_json(difference.now),
             "what": difference.what,
             "told": difference_lines(difference),
         },
@@ -108,11 +141,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "undecided": list(outcome.undecided),
         "nearest": list(outcome.nearest),
         "live": list(outcome.live),
-        "timeline": [_event_json(event) for event in outcome.timeline],
+        "timeline": [event_json(event) for event in outcome.timeline],
     }
 
 
-def _event_json(event: Event | None) -> Any:
+def event_json(event: Event | None) -> Any:
+    """As the trace spells it."""
     return json.loads(event_line(event)) if event else None
 
 

@@ -20,11 +20,9 @@ from voicectl.analysis.metrics import Call, Run, measured, sum_up
 from voicectl.analysis.percentiles import Summary
 from voicectl.errors import SpecError, UsageError
 from voicectl.events import AgentInterrupted
-from voicectl.providers import CATALOG
-from voicectl.recording import SPEC_NAME
-from voicectl.replay.call import open_kept, replay
+from voicectl.replay.call import agent_of, open_kept, replay
 from voicectl.replay.pool import on_all_cores
-from voicectl.spec import STAGES, load_resolved
+from voicectl.spec import STAGES
 
 CUT_OFF_MS = 5_000.0
 """What it costs a caller to be cut off: about the time to say it again."""
@@ -143,7 +141,7 @@ def try_settings(job: Job) -> list[Tried]:
     kept = open_kept(job.path)
     tried: list[Tried] = []
     for setting in job.settings:
-        agent = load_resolved(job.path / SPEC_NAME, CATALOG, (*job.overrides, *_overrides(job.keys, setting)))
+        agent = agent_of(job.path, (*job.overrides, *_overrides(job.keys, setting)))
         nearest: list[str] = []
         now = replay(kept, agent, "nearest", nearest.append)
         interruptions = sum(isinstance(event, AgentInterrupted) for event in now.events)
@@ -231,7 +229,7 @@ def _possible(
     impossible: list[tuple[Setting, str]] = []
     for setting in settings:
         try:
-            load_resolved(path / SPEC_NAME, CATALOG, (*overrides, *_overrides(keys, setting)))
+            agent_of(path, (*overrides, *_overrides(keys, setting)))
             possible.append(setting)
         except SpecError as error:
             impossible.append((setting, error.message))
