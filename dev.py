@@ -46,8 +46,8 @@ def setup():
         wanted = [str(BIN / "python"), *pip, "--editable", ".[local,dev]"]
         done = subprocess.run(wanted, cwd=ROOT, check=False, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("ERROR:")]
-        why = said[-1].removeprefix("ERROR: ") if said else "pip failed"
+        said = [line for line in log.read_text(errors="replace").splitlines() if "ERROR: " in line]
+        why = said[-1].partition("ERROR: ")[2] if said else "pip failed"
         sys.exit(f"cannot install the packages: {why} (all of it: {log}). Is the package index in reach?")
     READY.touch()
 

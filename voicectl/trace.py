@@ -106,7 +106,11 @@ class AppendOnly:
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    """The one line for a file that could not be written."""
+    """The one line for a file that could not be written, by the name it has for people: a recording's
+    folder is `.NAME.new` until all its files have begun."""
+    folder = path.parent.name
+    if folder.startswith(".") and folder.endswith(".new"):
+        path = path.parent.with_name(folder[1:].removesuffix(".new")) / path.name
     return StorageError(
         f"cannot write: {(error.strerror or str(error)).lower()}",
         where=str(path),
