@@ -5,6 +5,7 @@ python3 dev.py test      everything CI runs
 python3 dev.py setup     the environment in .venv      check    lint, types, layers
 python3 dev.py schema    the JSON schemas for editors  readme   what the README shows
 python3 dev.py lock      pin what setup installs
+python3 dev.py bench-peers [OPTIONS]   voicectl beside Pipecat and LiveKit Agents (--help)
 """
 
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 BIN = ROOT / ".venv" / ("Scripts" if os.name == "nt" else "bin")
 READY = ROOT / ".venv" / ".ready"
-MODELS = ("moonshine-tiny-en", "qwen2.5-coder-0.5b", "smollm2-135m", "piper-joe-en")
+MODELS = ("moonshine-tiny-en", "qwen2.5-coder-0.5b", "smollm2-135m", "piper-joe-en", "smart-turn-v3.2")
 
 
 def run(*words, **options):
@@ -57,6 +58,11 @@ def bench():
     run("voicectl", "bench", "coffee")
 
 
+def bench_peers(*options):
+    done = subprocess.run([sys.executable, "benchmarks/peers/run.py", *options], cwd=ROOT, check=False)
+    sys.exit(done.returncode)
+
+
 def check():
     setup()
     run("ruff", "check", ".")
@@ -91,8 +97,10 @@ def lock():
 
 
 WORDS = {word.__name__: word for word in (setup, bench, test, check, schema, readme, lock)}
+WORDS["bench-peers"] = bench_peers
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in WORDS:
+    word, options = (sys.argv[1:2] or [""])[0], sys.argv[2:]
+    if word not in WORDS or (options and word != "bench-peers"):
         sys.exit(__doc__)
-    WORDS[sys.argv[1]]()
+    WORDS[word](*options)

@@ -267,6 +267,31 @@ def test_a_killed_writer_leaves_all_it_wrote(tmp_path: Path) -> None:
     assert right.tolist() == [2] * 320 * 70
 
 
+@pytest.mark.parametrize("sizes", [0, 1])
+def test_a_writer_killed_between_its_two_sizes_leaves_all_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: int
+) -> None:
+    path = tmp_path / "call.wav"
+    writer = WavWriter(path, 16_000, 2)
+    writer.write(b"\1\0\2\0" * 16_000)  # the sizes are those of a second now
+    writer.write(b"\1\0\2\0" * 15_000)
+    writing, left = os.write, sizes
+
+    def dies(fd: int, data: bytes) -> int:
+        nonlocal left
+        if len(data) == 4:
+            if not left:
+                raise KeyboardInterrupt
+            left -= 1
+        return writing(fd, data)
+
+    monkeypatch.setattr(os, "write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(b"\1\0\2\0" * 1_000)
+    _, (caller, agent) = read_wav_channels(path)
+    assert (len(caller), len(agent)) == (32_000, 32_000)
+
+
 def test_half_a_frame_at_the_end_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "call.wav"
     with WavWriter(path, 16_000, 2) as writer:

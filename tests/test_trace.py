@@ -25,6 +25,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "str": texts,
     "str | None": st.none() | texts,
     "bool": st.booleans(),
+    "dict[str, float]": st.dictionaries(texts, times, max_size=3),
+    "dict[str, float] | None": st.none() | st.dictionaries(texts, times, max_size=3),
     "dict[str, str] | None": st.none() | st.dictionaries(texts, texts, max_size=3),
 }
 

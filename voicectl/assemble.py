@@ -6,6 +6,7 @@ Everything else is handed what it needs; only here is it known what belongs toge
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from voicectl.call_wav import CallWav
 from voicectl.clock import Clock
 from voicectl.events import UtterancePlayed
 from voicectl.pipeline.endpointing import EndpointingRules
+from voicectl.pipeline.idle import IdleRules
 from voicectl.pipeline.protocols import Message, Provider, Providers
-from voicectl.pipeline.session import AgentRules, Session
+from voicectl.pipeline.session import AgentRules, FillerRules, Session
 from voicectl.pipeline.turn_taking import TurnRules
 from voicectl.providers import CATALOG, ProviderCatalog
 from voicectl.providers.recording import recorded_to
 from voicectl.recording import SOUND_NAME, SPEC_NAME, TRACE_NAME, begin, seal, show
-from voicectl.spec import STAGES, ResolvedAgent
+from voicectl.spec import ResolvedAgent
 from voicectl.streams import StreamLog
 from voicectl.trace import Trace, storage_error
 from voicectl.transports.caller import Caller
@@ -32,22 +34,36 @@ Progress = Callable[[str], None]
 def rules_of(agent: ResolvedAgent) -> AgentRules:
     """The spec as the pipeline needs it: seconds, and no provider."""
     turn = agent.turn
+    endpointing, interruption = turn.endpointing, turn.interruption
+    idle, filler = turn.idle, turn.filler
     return AgentRules(
         name=agent.name,
         instructions=agent.instructions.strip(),
+        notice=agent.notice or "",
         greeting=agent.greeting or "",
+        greeting_protected=not interruption.greeting,
         endpointing=EndpointingRules(
             threshold=agent.vad_threshold,
-            min_speech_s=turn.endpointing.min_speech_s,
-            pause_s=turn.endpointing.pause_s,
-            silence_s=turn.endpointing.silence_s,
-            sustain_s=turn.interruption.min_speech_s,
+            min_speech_s=endpointing.min_speech_s,
+            pause_s=endpointing.pause_s,
+            silence_s=endpointing.silence_s,
+            min_silence_s=endpointing.min_silence_s,
+            max_silence_s=endpointing.max_silence_s,
+            strategies=endpointing.strategy,
+            notice_s=interruption.hold_s if interruption.enabled else 0.0,
+            sustain_s=interruption.min_speech_s,
+            language=agent.language.partition("-")[0],
         ),
         turns=TurnRules(
             speculate=turn.speculation,
-            interruptible=turn.interruption.enabled,
-            backchannels=frozenset(word.lower() for word in turn.interruption.backchannels),
+            interruptible=interruption.enabled,
+            min_words=interruption.min_words,
+            backchannels=frozenset(word.lower() for word in interruption.backchannels),
+            commands=frozenset(word.lower() for word in interruption.commands),
+            ask_at_pause=endpointing.strategy != ("provider",),
         ),
+        idle=IdleRules(idle.after_ms / 1000, idle.prompts, idle.goodbye or "") if idle else None,
+        filler=FillerRules(filler.after_ms / 1000, filler.texts) if filler else None,
         first_clause_words=turn.first_clause_words,
         max_history_turns=turn.max_history_turns,
     )
@@ -61,8 +77,7 @@ class Engine:
         self._clock = clock
         self._rules = rules_of(agent)
         built: dict[str, Any] = {}
-        for stage in STAGES:
-            choice = agent.stage(stage)
+        for stage, choice in agent.stages().items():
             built[stage] = catalog.load(stage, choice.provider)(choice.options, choice.model, clock)
         self._providers = Providers(**built)
 
@@ -109,7 +124,7 @@ class Engine:
         line = WavTransport(
             caller,
             rate=rate,
-            greeted=bool(self._rules.greeting),
+            greeted=bool(self._rules.notice or self._rules.greeting),
             no_answer_s=self.agent.turn.no_answer_s,
             clock=self._clock,
             trace=trace,
@@ -140,12 +155,11 @@ class Engine:
             known = " ".join(filter(None, said))
             return known or (None if said else "")
 
-        parts = self._providers
-        return Providers(parts.vad, stt.for_call(truth), parts.llm, parts.tts)
+        return replace(self._providers, stt=stt.for_call(truth))
 
     def _stream_header(self) -> dict[str, Any]:
         """What replay must know of the providers."""
-        stages = {stage: self.agent.stage(stage) for stage in STAGES}
+        stages = self.agent.stages()
         return {
             "vad_window_s": self._providers.vad.window_s,
             "tts_rate": self._providers.tts.rate,
@@ -153,4 +167,5 @@ class Engine:
         }
 
     def _all(self) -> tuple[Provider, ...]:
-        return (self._providers.vad, self._providers.stt, self._providers.llm, self._providers.tts)
+        parts = self._providers
+        return (parts.vad, parts.stt, parts.llm, parts.tts, *([parts.turn_model] if parts.turn_model else []))

@@ -345,7 +345,9 @@ class WavWriter:
         fd = self._fd if fd is None else fd
         if os.lseek(fd, 0, os.SEEK_END) < _HEADER.size:
             return
-        for at, size in ((_RIFF_SIZE_AT, self._bytes + _HEADER.size - 8), (_DATA_SIZE_AT, self._bytes)):
+        # The RIFF size last: a reader takes both for true when that one fits the file, and the process
+        # may die between the two.
+        for at, size in ((_DATA_SIZE_AT, self._bytes), (_RIFF_SIZE_AT, self._bytes + _HEADER.size - 8)):
             os.lseek(fd, at, os.SEEK_SET)
             os.write(fd, struct.pack("<I", min(size, _MAX_SIZE)))
         os.lseek(fd, 0, os.SEEK_END)

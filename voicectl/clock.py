@@ -72,6 +72,17 @@ class Clock:
                 handle.cancel()
                 raise
 
+    def alarm(self, when: float) -> asyncio.Future[None]:
+        """To wait for: done at `when`, or as soon as somebody sets its result."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        handle = self._loop.call_at(when, _wake, future)
+        future.add_done_callback(lambda _: handle.cancel())
+        return future
+
+    def never(self) -> asyncio.Future[None]:
+        """To wait for: done only when somebody sets its result."""
+        return self._loop.create_future()
+
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """Run blocking CPU work: in a thread on the wall clock, in line on the virtual one."""
         if self.kind == "wall":

@@ -11,6 +11,7 @@ The life of one exchange, in the usual order:
     SpeechStarted            the VAD hears the caller              turn 3
     SpeechPaused             ... and hears a pause: STT is asked   turn 3
     TranscriptUpdated        the text so far
+    TurnJudged               how long this pause must last to end the turn, and why
     ReplyStarted             the agent begins to think (held while the turn may go on)
     LlmRequested · LlmFirstToken · ClauseReady · TtsRequested · TtsFirstAudio · ...
     TurnEnded                the endpointer decides the caller has finished
@@ -106,12 +107,26 @@ class TranscriptUpdated(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TurnJudged(Event):
+    """What is known of the pause that began at `at`: `wait` seconds of silence end the turn.
+
+    `scores` is each strategy's probability, 0..1, that the caller has finished.
+    """
+
+    turn: int
+    wait: float
+    scores: dict[str, float]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnEnded(Event):
     """The endpointer decided that the caller has finished. `speech_end`: last voiced sample."""
 
     turn: int
     speech_end: float
     reason: str
+    scores: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +151,16 @@ class BackchannelHeard(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyStarted(Event):
-    """An agent turn began. `turn` is None for the greeting; `held` while it may not be heard yet."""
+    """An agent turn began. `turn` is None for what answers nobody; `held` while it may not be heard yet.
+
+    `kind`: "answer", or what the agent says unasked: "notice", "greeting", "idle prompt", "goodbye".
+    """
 
     reply: int
     turn: int | None
     prompt: str
     held: bool
+    kind: str = "answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +173,7 @@ class ReplyCommitted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyCancelled(Event):
-    """Dropped before the caller heard any of it: "caller went on", "call ended"."""
+    """Dropped before the caller heard any of it: "caller went on", "caller spoke first", "call ended"."""
 
     reply: int
     reason: str
@@ -176,13 +195,23 @@ class LlmFirstToken(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmFinished(Event):
-    """The whole answer is there. Token counts as the provider reports them (None: it does not)."""
+    """The whole answer is there, in `chunks` pieces. Token counts as the provider reports them
+    (None: it does not)."""
 
     reply: int
     text: str
+    chunks: int | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmCancelled(Event):
+    """The answer was cut off after `chunks` pieces of text: paid for, and not said to the end."""
+
+    reply: int
+    chunks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +271,32 @@ class AgentInterrupted(Event):
     turn: int
     speech_at: float
     heard: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentPaused(Event):
+    """The agent fell quiet for a caller who speaks since `speech_at`; it is not known yet what for."""
+
+    reply: int
+    turn: int
+    speech_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentResumed(Event):
+    """It was no interruption: the agent goes on where it stopped."""
+
+    reply: int
+    turn: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillerPlayed(Event):
+    """`seconds` of `text` are on the line at the head of the reply, because its answer takes long."""
+
+    reply: int
+    text: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

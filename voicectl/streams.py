@@ -59,11 +59,29 @@ class SttHeard(Chunk):
     id: int
     text: str
     flush: int = 0
+    turn_end: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SttClosed(Chunk):
     id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnModelAsked(Chunk):
+    """The end-of-turn model heard the caller's turn, which began at `start`, up to `end`."""
+
+    id: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnModelScored(Chunk):
+    """How sure it is, 0..1, that the turn is over."""
+
+    id: int
+    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ def test_no_agents_file(voicectl: Voicectl) -> None:
 
 def test_providers(voicectl: Voicectl) -> None:
     rows = json.loads(voicectl("providers", "--json").out)
-    assert {row["stage"] for row in rows} == {"vad", "stt", "llm", "tts"}
+    assert {row["stage"] for row in rows} == {"vad", "stt", "llm", "tts", "turn_model"}
     scripted = [row for row in rows if row["provider"] == "scripted"]
     assert all(not row["missing_packages"] and not row["models_not_pulled"] for row in scripted)
     [llm] = [row for row in rows if (row["stage"], row["provider"]) == ("llm", "local")]

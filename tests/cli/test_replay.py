@@ -35,7 +35,7 @@ def test_recordings_that_do_as_they_did_are_ok(voicectl: Voicectl, recordings: P
 def test_one_that_diverges_is_exit_1_and_the_first_differing_event(voicectl: Voicectl, recordings: Path) -> None:
     result = voicectl("replay", "recordings/0001-order", *SHORTER)
     assert result.code == 1
-    assert re.search(r"^FAIL  recordings/0001-order  3 turns · 21.3 s · differs from trace.jsonl$", result.out, re.M)
+    assert re.search(r"^FAIL  recordings/0001-order  3 turns · 21.1 s · differs from trace.jsonl$", result.out, re.M)
     assert re.search(r"^        - +\d+\.\d\d s  turn 1 ended after 500 ms of silence$", result.out, re.M)
     assert re.search(r"^        \+ +\d+\.\d\d s  turn 1 ended after 400 ms of silence$", result.out, re.M)
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_is_one_clear_line(
 def test_recordings_are_listed_shown_verified_and_removed(voicectl: Voicectl, recordings: Path) -> None:
     listed = voicectl("recordings", "list")
     assert listed.code == 0
-    assert re.search(r"recordings/0001-order +coffee +– +virtual +3 +21\.3 s +sealed", listed.out)
+    assert re.search(r"recordings/0001-order +coffee +– +virtual +3 +21\.1 s +sealed", listed.out)
     shown = voicectl("recordings", "show", "recordings/0002-hasty", "--turn", "1")
     assert "the caller spoke (turn 1)" in shown.out
     assert "turn 3" not in shown.out

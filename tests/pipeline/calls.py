@@ -254,7 +254,7 @@ class HangsUp:
         self.rate = inner.rate
         self.caller = inner.caller
 
-    async def frames(self, start: float) -> AsyncIterator[Frame]:
+    async def frames(self, start: float) -> AsyncGenerator[Frame, None]:
         async for frame in self.inner.frames(start):
             if frame.at >= self.at - 1e-9:
                 return

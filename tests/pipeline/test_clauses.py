@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,32 +23,59 @@ def raw(*parts: str, first: int = 0) -> list[str]:
 
 def sentences_of(text: str) -> list[str]:
     """Later clauses: what follows a first one is cut at sentences only."""
-    first, *rest = clauses_of("Well, " + text)
-    assert first == "Well,"
+    first, *rest = clauses_of("Well yes of course: " + text)
+    assert first == "Well yes of course:"
     return rest
 
 
 # When ---------------------------------------------------------------------------------------
 
 
-def test_a_clause_is_given_out_as_soon_as_what_follows_shows_its_end() -> None:
+def test_a_clause_is_given_out_as_soon_as_its_end_is_certain() -> None:
     splitter = ClauseSplitter(0)
     tokens = ["Sure", ",", " one", " latte", ".", " Any", "thing", " else", "?"]
     assert [splitter.push(token) for token in tokens] == [
-        *([], [], ["Sure,"], [], []),
+        *([], ["Sure,"], [], [], []),
         *([" one latte."], [], [], []),
     ]
     assert splitter.finish() == [" Anything else?"]
 
 
-def test_the_first_clause_ends_at_any_punctuation_and_later_ones_at_sentences() -> None:
+@pytest.mark.parametrize("start", ["1,", "Hi @tom,", "etc.,", "5:30,", "http://a,", '"Sure,'])
+def test_a_comma_after_anything_but_a_plain_word_waits_for_what_follows(start: str) -> None:
+    splitter = ClauseSplitter(0)
+    assert splitter.push(start) == []
+    assert splitter.push(" so") == [start]
+
+
+def test_the_first_clauses_end_at_any_punctuation_and_later_ones_at_sentences() -> None:
     text = "Of course: one latte, with milk; to go. That is five dollars, please. Bye!"
     assert clauses_of(text) == [
         "Of course:",
-        "one latte, with milk; to go.",
+        "one latte, with milk;",
+        "to go.",
         "That is five dollars, please.",
         "Bye!",
     ]
+
+
+def test_after_a_word_or_two_the_next_clause_is_cut_early_too() -> None:
+    text = "Sure, I can make you a large latte with almond milk and two shots. Anything else, with it?"
+    assert clauses_of(text, first=5) == [
+        "Sure,",
+        "I can make you a large",
+        "latte with almond milk and two shots.",
+        "Anything else, with it?",
+    ]
+    text = "Sure, a large latte with almond milk and two shots. Anything else, with it?"
+    assert clauses_of(text, first=5)[:2] == ["Sure,", "a large latte"]
+
+
+def test_the_second_clause_is_cut_early_only_as_long_as_little_is_ahead() -> None:
+    text = "Okay, one large latte with almond milk. Anything else, with it?"
+    for ahead, second in ((1, "one large latte with almond milk."), (4, "one large latte")):
+        splitter = ClauseSplitter(5, words_ahead=ahead)
+        assert [clause.strip() for clause in splitter.push(text)][1] == second
 
 
 def test_without_punctuation_the_first_clause_ends_after_a_few_words() -> None:
@@ -61,7 +90,8 @@ def test_without_punctuation_the_first_clause_ends_after_a_few_words() -> None:
     ("text", "first"),
     [
         ("I can make you a large latte right now", "I can make you a large"),
-        ("One latte with milk and sugar will be ready soon", "One latte with milk and sugar"),
+        ("One latte with the milk you like will be ready soon", "One latte with the milk"),
+        ("A cup of the best mocha would be ready", "A cup of the best"),
         ("The total would be about $4 for one", "The total would be about $4 for one"),
         ("Please come at 5 o'clock today if you can", "Please come at 5 o'clock"),
         ("It is a the of to with and or in", "It is a the of to with and"),
@@ -71,8 +101,23 @@ def test_the_first_clause_does_not_end_on_a_word_that_leans_on_the_next(text: st
     assert clauses_of(text, first=5)[0] == first
 
 
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("One latte with milk will be ready soon", "One latte with milk"),
+        ("Your large latte with milk is ready", "Your large latte"),
+        ("We are open from seven to six", "We are open"),
+        ("Your coffee will be ready in five minutes", "Your coffee will be ready"),
+    ],
+)
+def test_the_first_clause_ends_before_a_new_phrase_if_it_can(text: str, first: str) -> None:
+    assert clauses_of(text, first=5)[0] == first
+
+
 def test_a_very_long_sentence_is_cut_at_a_comma() -> None:
-    text = "Sure. We have " + "coffee and tea and milk and cake, " * 4 + "and that is all we have today."
+    text = (
+        "Sure, sir, of course. We have " + "coffee and tea and milk and cake, " * 4 + "and that is all we have today."
+    )
     clauses = clauses_of(text)
     assert len(clauses) > 2
     assert all(clause.endswith((",", ".")) for clause in clauses)
@@ -192,7 +237,7 @@ def test_the_clauses_do_not_depend_on_how_the_text_was_cut(text: str, first: int
 @settings(deadline=None, max_examples=100)
 def test_a_clause_never_ends_inside_a_word(text: str, first: int) -> None:
     clauses = raw(text, first=first)
-    assert all(clause[0].isspace() for clause in clauses[1:])
+    assert all(clause[0].isspace() or before[-1] == "," for before, clause in itertools.pairwise(clauses))
 
 
 @given(st.lists(st.sampled_from(["latte", "with", "the", "$4", "seven", "7"]), min_size=1, max_size=40), limits)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,8 @@ from voicectl.pipeline.endpointing import (
     Endpointer,
     EndpointingRules,
     Fact,
+    Judged,
+    Noticed,
     Paused,
     Resumed,
     Started,
@@ -30,7 +34,13 @@ def facts_of(probabilities: Iterable[float], rules: EndpointingRules = RULES, wi
 
 def rounded(fact: Fact) -> Fact:
     at = round(fact.at, 6)
-    return Ended(at, fact.reason) if isinstance(fact, Ended) else type(fact)(at)
+    match fact:
+        case Ended(_, reason, scores):
+            return Ended(at, reason, scores)
+        case Judged(_, wait_s, scores, reason):
+            return Judged(at, wait_s, scores, reason)
+        case _:
+            return type(fact)(at)
 
 
 def speech(seconds: float, probability: float = 1.0) -> list[float]:
@@ -166,6 +176,217 @@ def test_limits_that_are_whole_windows_are_met_exactly() -> None:
         assert [bool(endpointer.feed(1.0)) for _ in range(5)] == [False] * 4 + [True], lead
 
 
+# Noticing ---------------------------------------------------------------------------------------
+
+
+def test_speech_is_noticed_once_a_run_and_before_it_is_sustained() -> None:
+    rules = replace(RULES, notice_s=0.2)
+    assert facts_of([*speech(1), *silence(0.2), *speech(1), *silence(0.2)], rules) == [
+        Started(0.0),
+        Noticed(0.0),
+        Sustained(0.0),
+        Paused(1.0),
+        Resumed(1.2),
+        Noticed(1.2),
+        Sustained(1.2),
+        Paused(2.2),
+    ]
+
+
+def test_speech_shorter_than_that_is_not_noticed() -> None:
+    assert facts_of([*speech(0.18), *silence(0.2)], replace(RULES, notice_s=0.2)) == [Started(0.0), Paused(0.18)]
+
+
+# Evidence ---------------------------------------------------------------------------------------
+
+WAITS = EndpointingRules(min_speech_s=0.1, pause_s=0.1, min_silence_s=0.2, silence_s=0.5, max_silence_s=1.5)
+TEXT, AUDIO, BOTH, ADAPTIVE, STT = (
+    replace(WAITS, strategies=names)
+    for names in (("text",), ("audio",), ("text", "audio"), ("adaptive",), ("provider",))
+)
+
+
+def paused(rules: EndpointingRules) -> Endpointer:
+    """A caller who has just paused, after 100 ms of silence."""
+    endpointer = Endpointer(rules, WINDOW_S)
+    facts = [fact for probability in [*speech(1), *silence(0.1)] for fact in endpointer.feed(probability)]
+    assert isinstance(facts[-1], Paused)
+    return endpointer
+
+
+def ends_after(endpointer: Endpointer, silent_s: float = 0.1) -> float:
+    """The silence at which the turn ends, from `silent_s` of it on."""
+    for window in range(1, 200):
+        if any(isinstance(fact, Ended) for fact in endpointer.feed(0.0)):
+            return round(silent_s + window * WINDOW_S, 6)
+    raise AssertionError("the turn never ends")
+
+
+def test_a_finished_text_shortens_the_wait_and_an_open_one_lengthens_it() -> None:
+    finished, unknown, unfinished = paused(TEXT), paused(TEXT), paused(TEXT)
+    [judged] = finished.hear("A large latte, please.")
+    assert isinstance(judged, Judged)
+    assert 0.2 <= judged.wait_s < 0.25
+    assert judged.scores == (("text", 0.95),)
+    assert judged.reason == "text 0.95 (closes: 'please')"
+    assert unfinished.hear("A large latte and")
+    assert unknown.hear("A large latte") == [], "it changes nothing"
+    assert ends_after(finished) < ends_after(unknown) == 0.5 < 1.2 < ends_after(unfinished) <= 1.5
+
+
+def test_the_question_tells_what_an_answer_looks_like() -> None:
+    answer, start = paused(TEXT), paused(TEXT)
+    answer.hear("Yeah.", "Is that for here?")
+    start.hear("Yeah.")
+    assert ends_after(answer) < ends_after(start)
+
+
+def test_the_end_says_what_it_was_made_of() -> None:
+    endpointer = paused(BOTH)
+    endpointer.hear("A large latte, please.")
+    endpointer.score(0.97)
+    ended = [fact for _ in range(20) for fact in endpointer.feed(0.0)]
+    assert [rounded(fact) for fact in ended] == [
+        Ended(
+            1.0,
+            "220 ms of silence; text 0.95 (closes: 'please'), audio 0.97",
+            (("text", 0.95), ("audio", 0.97)),
+        )
+    ]
+
+
+def test_what_has_not_come_yet_cannot_end_the_turn_early() -> None:
+    endpointer = paused(BOTH)
+    assert endpointer.hear("A large latte, please.") == []
+    assert ends_after(endpointer) == 0.5
+
+
+def test_what_never_comes_is_said() -> None:
+    endpointer = paused(BOTH)
+    endpointer.score(0.9)
+    facts = [fact for _ in range(40) for fact in endpointer.feed(0.0)]
+    assert [fact.reason for fact in facts if isinstance(fact, Ended)] == ["500 ms of silence; audio 0.90, no text"]
+
+
+def test_half_of_the_evidence_may_lengthen_the_wait() -> None:
+    endpointer = paused(BOTH)
+    assert endpointer.hear("A large latte and")
+    assert ends_after(endpointer) > 1.0
+
+
+def test_evidence_that_agrees_is_stronger_and_that_disagrees_cancels_out() -> None:
+    waits: list[float] = []
+    for score in (0.9, 0.5, 0.15):
+        endpointer = paused(BOTH)
+        endpointer.hear("How late are you open on that day?")
+        endpointer.score(score)
+        waits.append(ends_after(endpointer))
+    assert waits[0] <= waits[1] < waits[2] == 0.5
+
+
+def test_late_evidence_ends_the_turn_at_once() -> None:
+    endpointer = paused(AUDIO)
+    for _ in range(15):
+        assert endpointer.feed(0.0) == []
+    judged, ended = endpointer.score(0.98)
+    assert isinstance(judged, Judged) and isinstance(ended, Ended)
+    assert ended.reason.startswith("400 ms of silence; audio 0.98")
+    assert endpointer.feed(0.0) == []
+
+
+def test_evidence_that_comes_during_a_blip_waits_for_what_becomes_of_it() -> None:
+    endpointer = paused(AUDIO)
+    for probability in [*silence(0.2), 1.0]:
+        assert endpointer.feed(probability) == []
+    assert [type(fact) for fact in endpointer.score(0.98)] == [Judged]
+    assert [type(fact) for fact in endpointer.feed(0.0)] == [Ended]
+
+
+def test_each_pause_is_judged_on_its_own() -> None:
+    endpointer = paused(TEXT)
+    endpointer.hear("A large latte and")
+    for probability in [*speech(0.5), *silence(0.1)]:
+        endpointer.feed(probability)
+    assert ends_after(endpointer) == 0.5
+
+
+@pytest.mark.parametrize("names", [("silence",), ("adaptive",), ("audio",), ("provider",)])
+def test_evidence_nobody_asked_for_is_not_looked_at(names: tuple[str, ...]) -> None:
+    endpointer = paused(replace(WAITS, strategies=names))
+    assert endpointer.hear("A large latte, please.") == []
+    assert names == ("audio",) or endpointer.score(0.99) == []
+    assert names == ("provider",) or endpointer.provider_said("over") == []
+
+
+def test_evidence_while_the_caller_speaks_means_nothing() -> None:
+    endpointer = Endpointer(BOTH, WINDOW_S)
+    assert endpointer.score(0.99) == []
+    for probability in speech(1):
+        endpointer.feed(probability)
+    assert endpointer.hear("A large latte, please.") == endpointer.score(0.99) == []
+
+
+# The STT's own end of turn ----------------------------------------------------------------------
+
+
+def test_the_stt_ends_the_turn_even_before_a_pause() -> None:
+    endpointer = Endpointer(STT, WINDOW_S)
+    for probability in speech(1):
+        endpointer.feed(probability)
+    assert [rounded(fact) for fact in endpointer.provider_said("over")] == [Ended(1.0, "the STT ended the turn")]
+    assert endpointer.provider_said("over") == []
+    assert [fact for probability in [*speech(0.08), *silence(2)] for fact in endpointer.feed(probability)] == []
+
+
+def test_where_the_stt_decides_silence_is_the_last_resort() -> None:
+    endpointer = paused(STT)
+    endpointer.provider_said("likely")
+    assert ends_after(endpointer) == 1.5
+
+
+def test_beside_others_what_the_stt_thinks_is_evidence() -> None:
+    rules = replace(WAITS, strategies=("text", "provider"))
+    likely, unlikely = paused(rules), paused(rules)
+    for endpointer in (likely, unlikely):
+        endpointer.hear("How late are you open on that day?")
+    likely.provider_said("likely")
+    unlikely.provider_said("resumed")
+    assert ends_after(likely) < ends_after(unlikely)
+    assert [type(fact) for fact in paused(rules).provider_said("over")] == [Ended]
+
+
+# A caller's habits ------------------------------------------------------------------------------
+
+
+def test_who_pauses_long_is_waited_for_longer() -> None:
+    first, second = [*speech(1), *silence(0.44), *speech(1)], silence(0.54)
+    assert [type(fact) for fact in facts_of([*first, *second], WAITS)][-1] is Ended
+    facts = facts_of([*first, *second], ADAPTIVE)
+    assert isinstance(facts[-1], Judged)
+    assert facts[-1].wait_s == pytest.approx(0.55)
+    assert facts[-1].reason == "this caller's pauses 550 ms"
+
+
+def test_who_was_cut_off_is_waited_for_longer_next_time() -> None:
+    facts = facts_of([*speech(1), *silence(0.8), *speech(1), *silence(2)], ADAPTIVE)
+    assert [type(fact) for fact in facts if isinstance(fact, Started | Ended)] == [Started, Ended] * 2
+    assert "1000 ms of silence" in next(fact.reason for fact in reversed(facts) if isinstance(fact, Ended))
+
+
+def test_who_never_pauses_is_answered_sooner_turn_by_turn() -> None:
+    facts = facts_of([*speech(1), *silence(3)] * 20, ADAPTIVE)
+    waits = [float(fact.reason.split()[0]) for fact in facts if isinstance(fact, Ended)]
+    assert waits == sorted(waits, reverse=True)
+    assert waits[0] == 500
+    assert 200 <= waits[-1] <= 240
+
+
+def test_silence_before_the_first_word_is_no_pause_of_the_caller() -> None:
+    assert facts_of([*silence(0.9), *speech(1), *silence(0.5)], ADAPTIVE)[-1] == Ended(
+        1.9, "500 ms of silence; this caller's pauses 500 ms"
+    )
+
+
 # Whatever is heard ------------------------------------------------------------------------------
 
 windows_s = st.sampled_from([0.01, 0.02, 0.032])
@@ -243,3 +464,102 @@ def test_a_long_silence_closes_every_turn(
     facts = facts_of([*probabilities, *[0.0] * round(2 / window_s)], rules, window_s)
     assert not facts or isinstance(facts[-1], Ended)
     assert sum(isinstance(fact, Started) for fact in facts) == sum(isinstance(fact, Ended) for fact in facts)
+
+
+names = st.lists(
+    st.sampled_from(["silence", "adaptive", "text", "audio", "provider"]), min_size=1, max_size=5, unique=True
+).map(tuple)
+judging_rules = st.builds(
+    EndpointingRules,
+    min_speech_s=st.floats(0, 0.2),
+    pause_s=st.floats(0.02, 0.3),
+    silence_s=st.floats(0.05, 1.0),
+    sustain_s=st.floats(0.05, 0.8),
+    notice_s=st.sampled_from([0.0, 0.1, 0.3]),
+    strategies=names,
+    min_silence_s=st.floats(0.0, 0.6),
+    max_silence_s=st.floats(0.3, 1.5),
+)
+heard = st.sampled_from(["", "A latte, please.", "A latte and", "Yes.", "five five five", "A latte"])
+anything = st.lists(
+    st.one_of(
+        st.tuples(st.just("feed"), st.tuples(st.sampled_from([0.0, 0.0, 0.4, 1.0, 1.0]), st.integers(1, 30))),
+        st.tuples(st.just("hear"), heard),
+        st.tuples(st.just("score"), st.floats(0, 1)),
+        st.tuples(st.just("said"), st.sampled_from(["likely", "resumed", "over"])),
+    ),
+    max_size=25,
+)
+JUDGED_MAY_FOLLOW: dict[type[Fact] | None, tuple[type[Fact], ...]] = {
+    None: (Started,),
+    Started: (Noticed, Sustained, Paused, Ended),
+    Noticed: (Sustained, Paused, Ended),
+    Sustained: (Noticed, Paused, Ended),
+    Paused: (Judged, Resumed, Ended),
+    Judged: (Judged, Resumed, Ended),
+    Resumed: (Noticed, Sustained, Paused, Ended),
+    Ended: (Started,),
+}
+
+
+def told(endpointer: Endpointer, story: Sequence[tuple[str, Any]]) -> Iterator[tuple[int, Fact]]:
+    """The facts, each with how many windows had been heard."""
+    windows = 0
+    for kind, what in story:
+        for _ in range(what[1] if kind == "feed" else 1):
+            match kind:
+                case "feed":
+                    windows += 1
+                    facts = endpointer.feed(what[0])
+                case "hear":
+                    facts = endpointer.hear(what, "Is that all?")
+                case "score":
+                    facts = endpointer.score(what)
+                case _:
+                    facts = endpointer.provider_said(what)
+            for fact in facts:
+                yield windows, fact
+
+
+@given(anything, judging_rules)
+@settings(deadline=None, max_examples=300)
+def test_whatever_the_evidence_facts_alternate_and_no_end_is_too_early_or_too_late(
+    story: Sequence[tuple[str, Any]], rules: EndpointingRules
+) -> None:
+    least = rules.pause_s
+    if set(rules.strategies) <= {"silence"}:
+        most = max(rules.silence_s, rules.pause_s)
+    else:
+        most = max(rules.max_silence_s, rules.pause_s)
+        least = max(least, min(rules.min_silence_s, rules.silence_s, rules.max_silence_s))
+    before: Fact | None = None
+    quiet = [("feed", (0.0, 100))]
+    facts = list(told(Endpointer(rules, WINDOW_S), [*story, *quiet]))
+    for windows, fact in facts:
+        assert type(fact) in JUDGED_MAY_FOLLOW[type(before) if before else None]
+        assert before is None or fact.at >= before.at - 1e-9
+        match fact:
+            case Judged(at, wait_s):
+                assert before and at == before.at
+                shortest = min(rules.min_silence_s, rules.silence_s, rules.max_silence_s)
+                assert shortest - 1e-3 <= wait_s <= rules.max_silence_s + 1e-3
+                assert all(0 <= score <= 1 for _, score in fact.scores)
+            case Ended(at, reason) if "STT ended" not in reason:
+                silent = windows * WINDOW_S - at
+                assert silent >= least - 1e-3
+                # A blip is given the time to become speech.
+                assert silent <= most + WINDOW_S + rules.min_speech_s + WINDOW_S
+            case _:
+                pass
+        before = fact
+    assert before is None or isinstance(before, Ended)
+    assert facts == list(told(Endpointer(rules, WINDOW_S), [*story, *quiet])), "the same again"
+
+
+@given(anything, rules_of_any_kind)
+@settings(deadline=None, max_examples=100)
+def test_silence_alone_is_deaf_to_evidence(story: Sequence[tuple[str, Any]], rules: EndpointingRules) -> None:
+    with_evidence = [fact for _, fact in told(Endpointer(rules, WINDOW_S), story)]
+    without = [fact for _, fact in told(Endpointer(rules, WINDOW_S), [one for one in story if one[0] == "feed"])]
+    assert with_evidence == without
+    assert not any(isinstance(fact, Judged) for fact in with_evidence)

@@ -281,3 +281,29 @@ def test_what_was_heard_is_a_beginning_of_what_was_said_and_only_grows(
     assert all(len(some) <= len(more) for some, more in pairwise(words))
     if clauses[-1][1] and clauses[-1][1][-1]:
         assert words[-1] == said
+
+
+def test_the_silence_after_the_last_sound_is_not_played() -> None:
+    playout = Playout(8_000, 0.02)
+    playout.begin(held=False)
+    playout.begin_clause("One.")
+    playout.add(b"\1\0" * 400 + bytes(400))
+    playout.begin_clause(" Two.")
+    playout.add(b"\1\0" * 400 + bytes(1_600))
+    playout.add(bytes(30))
+    assert playout.queued_s == pytest.approx((800 + 400 + 800 + 1_630) / 16_000)
+    playout.complete()
+    assert playout.queued_s == pytest.approx((800 + 400 + 800) / 16_000), "only that at the very end"
+    while playout.pull():
+        pass
+    assert playout.heard() == "One. Two."
+
+
+def test_silence_that_follows_no_queued_sound_is_left_alone() -> None:
+    playout = Playout(8_000, 0.02)
+    playout.begin(held=False)
+    playout.begin_clause("One.")
+    playout.add(b"\1\0" * 160 + bytes(640))
+    playout.pull()
+    playout.complete()
+    assert playout.queued_s == pytest.approx(0.04)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +52,7 @@ from voicectl.transports.wav import WavTransport
 
 LONG = "One latte, that is four dollars and fifty cents altogether. Anything else for you today, or is that all?"
 RULES = AgentRules("coffee", "Take orders.", "", EndpointingRules(pause_s=0.13))
+BY_SOUND = replace(RULES, turns=TurnRules(min_words=0))
 REPLY = (ReplyStarted, ReplyCommitted, ReplyCancelled, PlayoutStarted, PlayoutFinished, AgentInterrupted)
 TURN = (SpeechStarted, SpeechPaused, TranscriptUpdated, TurnEnded, TurnDropped)
 
@@ -70,18 +71,18 @@ def test_an_ordinary_exchange() -> None:
         "2.24 ReplyStarted 0 1 'A latte, please.' True",
         "2.24 LlmRequested 0",
         "2.39 LlmFirstToken 0",
-        "2.41 ClauseReady 0 0 'Sure,'",
-        "2.41 TtsRequested 0 0",
+        "2.39 ClauseReady 0 0 'Sure,'",
+        "2.39 TtsRequested 0 0",
         "2.43 LlmFinished 0 'Sure, one latte.'",
         "2.43 ClauseReady 0 1 ' one latte.'",
-        "2.49 TtsFirstAudio 0 0",
+        "2.47 TtsFirstAudio 0 0",
+        "2.48 TtsFinished 0 0",
+        "2.48 TtsRequested 0 1",
         "2.50 TurnEnded 1 '500 ms of silence'",
         "2.50 ReplyCommitted 0 1",
         "2.50 PlayoutStarted 0",
-        "2.50 TtsFinished 0 0",
-        "2.50 TtsRequested 0 1",
-        "2.58 TtsFirstAudio 0 1",
-        "2.61 TtsFinished 0 1",
+        "2.56 TtsFirstAudio 0 1",
+        "2.59 TtsFinished 0 1",
         "3.48 PlayoutFinished 0 'Sure, one latte.'",
         "4.40 CallEnded 'caller hung up'",
     ]
@@ -105,7 +106,7 @@ def test_the_greeting_is_heard_first_and_remembered() -> None:
     assert story(call.trace, *REPLY, UtterancePlayed) == [
         "0.00 ReplyStarted 0 None '' False",
         "0.08 PlayoutStarted 0",
-        "1.76 PlayoutFinished 0 'Corner Coffee Bar, good morning.'",
+        "1.74 PlayoutFinished 0 'Corner Coffee Bar, good morning.'",
         "2.28 UtterancePlayed 0 'A latte.'",
         "3.52 ReplyStarted 1 1 'A latte.' True",
         "3.78 ReplyCommitted 1 1",
@@ -119,9 +120,9 @@ def test_the_first_clause_is_spoken_while_the_rest_is_still_being_generated() ->
     call = Call(caller=[says("A latte.", 1.0)], replies=["Sure, one latte is what you get."], llm_per_second=6).run()
     assert story(call.trace, LlmFirstToken, ClauseReady, TtsFirstAudio, PlayoutStarted, LlmFinished) == [
         "2.39 LlmFirstToken 0",
-        "2.56 ClauseReady 0 0 'Sure,'",
-        "2.64 TtsFirstAudio 0 0",
-        "2.64 PlayoutStarted 0",
+        "2.39 ClauseReady 0 0 'Sure,'",
+        "2.47 TtsFirstAudio 0 0",
+        "2.50 PlayoutStarted 0",
         "3.39 LlmFinished 0 'Sure, one latte is what you get.'",
         "3.39 ClauseReady 0 1 ' one latte is what you get.'",
         "3.47 TtsFirstAudio 0 1",
@@ -133,13 +134,13 @@ def test_the_next_clause_is_not_spoken_far_ahead_of_what_is_heard() -> None:
     trace = Call(caller=[says("Count.", 1.0)], replies=[reply]).run().trace
     assert story(trace, TtsFirstAudio, PlayoutStarted) == [
         "2.57 TtsFirstAudio 0 0",
-        "2.58 PlayoutStarted 0",
+        "2.57 PlayoutStarted 0",
         "2.73 TtsFirstAudio 0 1",
         "2.82 TtsFirstAudio 0 2",
-        "3.64 TtsFirstAudio 0 3",
-        "5.64 TtsFirstAudio 0 4",
-        "7.64 TtsFirstAudio 0 5",
-        "9.64 TtsFirstAudio 0 6",
+        "3.62 TtsFirstAudio 0 3",
+        "5.62 TtsFirstAudio 0 4",
+        "7.62 TtsFirstAudio 0 5",
+        "9.62 TtsFirstAudio 0 6",
     ]
     assert trace.of(PlayoutFinished)[0].heard == reply
 
@@ -151,8 +152,8 @@ def test_without_speculation_the_agent_thinks_when_the_turn_has_ended() -> None:
         "2.24 TranscriptUpdated 1 'A latte.'",
         "2.50 TurnEnded 1 '500 ms of silence'",
         "2.50 ReplyStarted 0 1 'A latte.' False",
-        "2.74 PlayoutStarted 0",
-        "3.02 PlayoutFinished 0 'Sure.'",
+        "2.73 PlayoutStarted 0",
+        "3.00 PlayoutFinished 0 'Sure.'",
     ]
 
 
@@ -162,7 +163,7 @@ def test_a_slow_stt_is_waited_for() -> None:
         "2.50 TurnEnded 1 '500 ms of silence'",
         "2.94 TranscriptUpdated 1 'A latte.'",
         "2.94 ReplyStarted 0 1 'A latte.' False",
-        "3.18 PlayoutStarted 0",
+        "3.17 PlayoutStarted 0",
     ]
 
 
@@ -194,8 +195,8 @@ def test_speech_resumed_after_a_pause_cancels_the_held_reply_and_it_is_never_hea
         "3.64 ReplyStarted 1 1 'A latte and a muffin.' True",
         "3.90 TurnEnded 1 '500 ms of silence'",
         "3.90 ReplyCommitted 1 1",
-        "3.96 PlayoutStarted 1",
-        "5.64 PlayoutFinished 1 'One latte and one muffin.'",
+        "3.95 PlayoutStarted 1",
+        "5.62 PlayoutFinished 1 'One latte and one muffin.'",
     ]
     assert call.requests == [["user: A latte"], ["user: A latte and a muffin."]]
 
@@ -212,7 +213,7 @@ def test_who_goes_on_after_the_turn_ended_but_before_a_sound_gets_one_answer_to_
         "4.20 TurnEnded 2 '500 ms of silence'",
         "4.20 ReplyCommitted 1 2",
         "4.60 PlayoutStarted 1",
-        "6.28 PlayoutFinished 1 'One latte and one muffin.'",
+        "6.26 PlayoutFinished 1 'One latte and one muffin.'",
     ]
     assert call.requests == [["user: A latte."], ["user: A latte. And a muffin."]]
 
@@ -231,8 +232,8 @@ def test_who_goes_on_before_a_slow_stt_has_answered_is_not_forgotten() -> None:
         "4.20 TurnEnded 2 '500 ms of silence'",
         "4.84 TranscriptUpdated 2 'A latte. And a muffin.'",
         "4.84 ReplyStarted 0 2 'A latte. And a muffin.' False",
-        "5.16 PlayoutStarted 0",
-        "6.84 PlayoutFinished 0 'One latte and one muffin.'",
+        "5.15 PlayoutStarted 0",
+        "6.82 PlayoutFinished 0 'One latte and one muffin.'",
     ]
 
 
@@ -247,7 +248,7 @@ def test_a_text_that_is_overtaken_by_the_next_pause_is_not_answered() -> None:
         "4.99 TranscriptUpdated 1 'A latte and a muffin.'",
         "4.99 ReplyStarted 0 1 'A latte and a muffin.' False",
         "5.30 PlayoutStarted 0",
-        "6.98 PlayoutFinished 0 'One latte and one muffin.'",
+        "6.96 PlayoutFinished 0 'One latte and one muffin.'",
     ]
 
 
@@ -276,31 +277,31 @@ def test_backchannel_does_not_interrupt() -> None:
         "2.14 SpeechPaused 1",
         "2.24 TranscriptUpdated 1 'A latte, please.'",
         "2.50 TurnEnded 1 '500 ms of silence'",
-        "2.52 PlayoutStarted 0",
-        "3.62 SpeechStarted 2",
-        "3.96 SpeechPaused 2",
-        "4.06 TranscriptUpdated 2 'Mhm.'",
-        "4.32 TurnEnded 2 '500 ms of silence'",
-        "4.32 BackchannelHeard 2 'Mhm.'",
-        "4.32 TurnDropped 2 'backchannel' 'Mhm.'",
-        f"8.90 PlayoutFinished 0 '{LONG}'",
+        "2.50 PlayoutStarted 0",
+        "3.60 SpeechStarted 2",
+        "3.94 SpeechPaused 2",
+        "4.04 TranscriptUpdated 2 'Mhm.'",
+        "4.30 TurnEnded 2 '500 ms of silence'",
+        "4.30 BackchannelHeard 2 'Mhm.'",
+        "4.30 TurnDropped 2 'backchannel' 'Mhm.'",
+        f"8.78 PlayoutFinished 0 '{LONG}'",
     ]
 
 
 def test_sustained_speech_interrupts_and_only_what_was_heard_is_remembered() -> None:
     caller = [says("A latte, please.", 1.0), says("No wait, a mocha.", during(1.0))]
-    call = Call(caller=caller, replies=[LONG, "A mocha then."]).run()
+    call = Call(caller=caller, replies=[LONG, "A mocha then."], rules=BY_SOUND).run()
     assert story(call.trace, *TURN, *REPLY)[6:] == [
-        "2.52 PlayoutStarted 0",
-        "3.62 SpeechStarted 2",
-        "3.98 AgentInterrupted 0 2 'One latte, that is'",
-        "4.66 SpeechPaused 2",
-        "4.76 TranscriptUpdated 2 'No wait, a mocha.'",
-        "4.76 ReplyStarted 1 2 'No wait, a mocha.' True",
-        "5.02 TurnEnded 2 '500 ms of silence'",
-        "5.02 ReplyCommitted 1 2",
-        "5.04 PlayoutStarted 1",
-        "6.02 PlayoutFinished 1 'A mocha then.'",
+        "2.50 PlayoutStarted 0",
+        "3.60 SpeechStarted 2",
+        "3.96 AgentInterrupted 0 2 'One latte, that is'",
+        "4.64 SpeechPaused 2",
+        "4.74 TranscriptUpdated 2 'No wait, a mocha.'",
+        "4.74 ReplyStarted 1 2 'No wait, a mocha.' True",
+        "5.00 TurnEnded 2 '500 ms of silence'",
+        "5.00 ReplyCommitted 1 2",
+        "5.01 PlayoutStarted 1",
+        "5.98 PlayoutFinished 1 'A mocha then.'",
     ]
     assert call.requests[1] == [
         "user: A latte, please.",
@@ -313,16 +314,16 @@ def test_short_words_interrupt_at_their_pause() -> None:
     caller = [says("A latte, please.", 1.0), says("Stop.", during(1.0), 0.3)]
     call = Call(caller=caller, replies=[LONG, "Okay."]).run()
     assert story(call.trace, *TURN, *REPLY)[6:] == [
-        "2.52 PlayoutStarted 0",
-        "3.62 SpeechStarted 2",
-        "3.96 SpeechPaused 2",
-        "4.06 TranscriptUpdated 2 'Stop.'",
-        "4.06 AgentInterrupted 0 2 'One latte, that is'",
-        "4.06 ReplyStarted 1 2 'Stop.' True",
-        "4.32 TurnEnded 2 '500 ms of silence'",
-        "4.32 ReplyCommitted 1 2",
-        "4.32 PlayoutStarted 1",
-        "4.60 PlayoutFinished 1 'Okay.'",
+        "2.50 PlayoutStarted 0",
+        "3.60 SpeechStarted 2",
+        "3.94 SpeechPaused 2",
+        "4.04 TranscriptUpdated 2 'Stop.'",
+        "4.04 AgentInterrupted 0 2 'One latte, that is'",
+        "4.04 ReplyStarted 1 2 'Stop.' True",
+        "4.30 TurnEnded 2 '500 ms of silence'",
+        "4.30 ReplyCommitted 1 2",
+        "4.30 PlayoutStarted 1",
+        "4.58 PlayoutFinished 1 'Okay.'",
     ]
 
 
@@ -345,10 +346,10 @@ def test_an_agent_that_may_not_be_interrupted_says_all_and_then_answers() -> Non
     assert story(call.trace, PlayoutFinished, TurnEnded, ReplyStarted, AgentInterrupted) == [
         "2.24 ReplyStarted 0 1 'A latte, please.' True",
         "2.50 TurnEnded 1 '500 ms of silence'",
-        "4.52 TurnEnded 2 '500 ms of silence'",
-        "4.90 PlayoutFinished 0 'One latte, that is four small dollars.'",
-        "4.90 ReplyStarted 1 2 'No wait, a mocha.' False",
-        "6.16 PlayoutFinished 1 'A mocha then.'",
+        "4.50 TurnEnded 2 '500 ms of silence'",
+        "4.88 PlayoutFinished 0 'One latte, that is four small dollars.'",
+        "4.88 ReplyStarted 1 2 'No wait, a mocha.' False",
+        "6.12 PlayoutFinished 1 'A mocha then.'",
     ]
 
 
@@ -411,7 +412,7 @@ def test_an_llm_that_fails_is_noted_and_what_it_said_is_heard() -> None:
     ).run()
     assert story(call.trace, ProviderFailed, PlayoutStarted, PlayoutFinished, LlmFinished) == [
         "2.50 PlayoutStarted 0",
-        "2.61 ProviderFailed 'llm' 'llm: busy'",
+        "2.59 ProviderFailed 'llm' 'llm: busy'",
         "3.48 PlayoutFinished 0 'Sure, one latte.'",
         "6.39 LlmFinished 1 'Yes.'",
         "6.50 PlayoutStarted 1",
@@ -445,7 +446,7 @@ def test_a_tts_that_fails_is_noted_and_what_it_said_is_heard() -> None:
         tts_fails=lambda text: busy("tts:fake") if "else" in text else None,
     ).run()
     assert story(call.trace, ProviderFailed, PlayoutFinished, CallEnded) == [
-        "2.69 ProviderFailed 'tts' 'tts:fake: busy'",
+        "2.67 ProviderFailed 'tts' 'tts:fake: busy'",
         "3.48 PlayoutFinished 0 'Sure, one latte.'",
         "4.40 CallEnded 'caller hung up'",
     ]
@@ -462,8 +463,8 @@ def test_a_voice_that_fails_while_it_is_stopped_does_not_end_the_next_reply() ->
         "2.50 ProviderFailed 'tts' 'tts:fake: busy'",
         "3.64 ReplyStarted 1 1 'A latte. and a muffin.' True",
         "3.90 ReplyCommitted 1 1",
-        "4.18 PlayoutStarted 1",
-        "5.86 PlayoutFinished 1 'One latte and one muffin.'",
+        "4.17 PlayoutStarted 1",
+        "5.84 PlayoutFinished 1 'One latte and one muffin.'",
     ]
 
 
@@ -513,7 +514,7 @@ def test_a_line_that_fails_ends_the_call_as_failed() -> None:
         def __init__(self, line: WavTransport) -> None:
             self.line, self.rate, self.caller = line, line.rate, line.caller
 
-        async def frames(self, start: float) -> AsyncIterator[Frame]:
+        async def frames(self, start: float) -> AsyncGenerator[Frame, None]:
             async for frame in self.line.frames(start):
                 if frame.at > 2.6:
                     raise TransportError("the line is gone")
@@ -579,7 +580,7 @@ class Stutters:
         self.line, self.clock, self.late_s = line, clock, late_s
         self.rate, self.caller = line.rate, line.caller
 
-    async def frames(self, start: float) -> AsyncIterator[Frame]:
+    async def frames(self, start: float) -> AsyncGenerator[Frame, None]:
         async for frame in self.line.frames(start):
             if round(frame.at, 6) == 1.0:
                 await self.clock.sleep_until(self.clock.now() + self.late_s)
@@ -611,7 +612,7 @@ def test_lateness_of_less_than_a_frame_is_not_noted() -> None:
 def test_a_line_of_any_rate_carries_the_same_conversation(tmp_path: Path, rate: int) -> None:
     caller = [says("A latte, please.", 1.0), says("No wait, a mocha.", during(1.0)), says("Bye.", after())]
     wav = CallWav(tmp_path / "call.wav", rate)
-    call = Call(caller=caller, replies=[LONG, "A mocha then.", "Bye."], rate=rate, wav=wav).run()
+    call = Call(caller=caller, replies=[LONG, "A mocha then.", "Bye."], rate=rate, wav=wav, rules=BY_SOUND).run()
     assert call.trace.of(CallStarted)[0].rate == rate
     assert [event.text for event in call.trace.of(TranscriptUpdated)] == [
         "A latte, please.",

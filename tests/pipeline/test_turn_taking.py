@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from voicectl.pipeline.endpointing import Ended, Paused, Resumed, Started, Sustained
+from voicectl.pipeline.endpointing import Ended, Noticed, Paused, Resumed, Started, Sustained
 from voicectl.pipeline.turn_taking import (
     BACKCHANNELS,
     Action,
@@ -17,13 +17,17 @@ from voicectl.pipeline.turn_taking import (
     CancelReply,
     CommitReply,
     DropTurn,
+    EndLikely,
     Heard,
+    HeardSoFar,
     Input,
     InterruptReply,
     Listen,
+    PauseReply,
     ReplyAudible,
     ReplyBegun,
     ReplyOver,
+    ResumeReply,
     StartReply,
     State,
     StopListening,
@@ -34,6 +38,7 @@ from voicectl.pipeline.turn_taking import (
 
 RULES = TurnRules()
 NO_SPECULATION = TurnRules(speculate=False)
+BY_SOUND = TurnRules(min_words=0)
 NOT_INTERRUPTIBLE = TurnRules(interruptible=False)
 ENDED = Ended(2.0, "500 ms of silence")
 NOTHING: list[Action] = []
@@ -74,7 +79,7 @@ def test_a_pause_asks_the_stt_and_starts_a_held_reply_that_the_end_of_the_turn_c
     assert call.step(ENDED) == [StopListening(), CommitReply(1)]
     assert call.step(ReplyAudible()) == NOTHING
     assert call.step(ReplyOver()) == NOTHING
-    assert call.state == State(turn=1, speech_at=1.0, pause=1)
+    assert call.state == State(turn=1, speech_at=1.0, spoken_s=1.0, asked=1, heard=1)
 
 
 def test_without_speculation_the_reply_starts_when_the_turn_has_ended() -> None:
@@ -178,8 +183,123 @@ def test_speech_before_the_text_of_the_last_turn_is_known_continues_its_stream()
 # The caller speaks while the agent does -----------------------------------------------------------
 
 
-def test_sustained_speech_interrupts_the_agent() -> None:
+def test_lasting_speech_makes_the_agent_fall_quiet_and_its_words_interrupt() -> None:
     call = speaking().after(Started(5.0))
+    assert call.step(Noticed(5.0)) == [PauseReply(2, 5.0)]
+    assert call.step(Sustained(5.0)) == [AskTranscript()]
+    assert call.step(Heard(2, "No, a", 1)) == [InterruptReply(2, 5.0)]
+    assert call.step(Paused(6.0)) == [AskTranscript()]
+    assert call.step(Heard(2, "No, a mocha.", 2)) == [StartReply(2, "No, a mocha.", held=True)]
+    assert call.step(Ended(6.0, "")) == [StopListening(), CommitReply(2)]
+
+
+def test_words_that_the_stt_gives_unasked_interrupt_at_once() -> None:
+    call = speaking().after(Started(5.0), Noticed(5.0))
+    assert call.step(HeardSoFar(2, "Mhm")) == NOTHING
+    assert call.step(HeardSoFar(2, "Mhm no")) == [InterruptReply(2, 5.0)]
+    assert call.step(HeardSoFar(2, "Mhm no wait")) == NOTHING
+
+
+def test_lasting_noise_lets_the_agent_go_on() -> None:
+    call = speaking().after(Started(5.0), Noticed(5.0), Sustained(5.0))
+    assert call.step(Heard(2, "", 1)) == [ResumeReply(2)]
+    assert call.step(Paused(8.0)) == [AskTranscript()]
+    assert call.step(Heard(2, "", 2)) == NOTHING
+    assert call.step(Ended(8.0, "")) == [StopListening(), DropTurn(2, "no words", "")]
+    assert call.state.agent == "speaking"
+
+
+def test_a_backchannel_lets_a_quiet_agent_go_on() -> None:
+    call = speaking().after(Started(5.0), Noticed(5.0), Paused(5.3))
+    assert call.step(Heard(2, "Mhm.", 1)) == [ResumeReply(2)]
+    assert call.state.agent == "speaking"
+
+
+def test_fewer_words_than_the_rules_ask_for_do_not_interrupt() -> None:
+    call = speaking(TurnRules(min_words=2)).after(Started(5.0), Noticed(5.0), Paused(5.4))
+    assert call.step(Heard(2, "Wait.", 1)) == [ResumeReply(2)]
+    assert call.step(Ended(5.4, "")) == [StopListening()]
+    assert call.step(ReplyOver()) == [StartReply(2, "Wait.", held=False)]
+
+
+def test_the_agents_own_words_do_not_interrupt_it() -> None:
+    call = speaking().after(Started(5.0), Noticed(5.0), Paused(6.0))
+    assert call.step(Heard(2, "that is four dollars", 1, echo=True)) == [ResumeReply(2)]
+    assert call.step(Ended(6.0, "")) == [StopListening(), DropTurn(2, "echo", "that is four dollars")]
+
+
+def test_an_echo_does_not_take_an_unheard_answer_back() -> None:
+    call = Conversation().after(Started(1.0), Paused(2.0), Heard(1, "A latte.", 1), ENDED)
+    assert call.step(Started(2.7, echo=True)) == [Listen(2, 2.7)]
+    call.step(Paused(3.5))
+    assert call.step(Heard(2, "One moment.", 1, echo=True)) == NOTHING
+    assert call.step(Ended(3.5, "")) == [StopListening(), DropTurn(2, "echo", "One moment.")]
+
+
+def test_noise_does_not_hold_up_an_agent_whose_stt_finds_the_end_itself() -> None:
+    call = Conversation(TurnRules(ask_at_pause=False)).after(Started(1.0), EndLikely(1, "A latte."), ENDED)
+    call.after(ReplyAudible(), Started(5.0), Noticed(5.0))
+    assert call.step(Sustained(5.0)) == [AskTranscript()]
+    assert call.step(Heard(2, "", 1)) == [ResumeReply(2)]
+
+
+def test_an_answer_to_a_text_that_was_not_all_is_not_given() -> None:
+    call = Conversation().after(Started(1.0), EndLikely(1, "A latte."))
+    call.step(Paused(3.0))
+    assert call.step(Heard(1, "A latte. With oat milk.", 1)) == [
+        CancelReply("caller went on"),
+        StartReply(1, "A latte. With oat milk.", held=True),
+    ]
+    assert call.step(Ended(3.0, "")) == [StopListening(), CommitReply(1)]
+
+
+def test_a_short_answer_begun_over_the_agents_last_word_is_answered() -> None:
+    call = speaking().after(Started(5.0), ReplyOver(5.1), Paused(5.5))
+    assert call.step(Heard(2, "Tom Hill.", 1)) == [StartReply(2, "Tom Hill.", held=True)]
+
+
+def test_a_command_of_several_words_interrupts_however_short() -> None:
+    rules = TurnRules(commands=frozenset({"hold on"}))
+    for text, interrupts in (("Hold on.", True), ("On hold.", False)):
+        actions = speaking(rules).after(Started(5.0), Paused(5.4)).step(Heard(2, text, 1))
+        assert bool(actions) is interrupts
+
+
+def test_a_protected_reply_is_never_interrupted() -> None:
+    call = Conversation().after(ReplyBegun(protected=True), ReplyAudible(), Started(1.0))
+    assert call.step(Noticed(1.0)) == NOTHING
+    assert call.step(Sustained(1.0)) == NOTHING
+    assert call.step(HeardSoFar(1, "Hello can you hear me")) == NOTHING
+    call.step(Paused(2.0))
+    assert call.step(Heard(1, "A latte.", 1)) == NOTHING
+    assert call.step(Ended(2.0, "")) == [StopListening()]
+    assert call.step(ReplyOver()) == [StartReply(1, "A latte.", held=False)]
+
+
+def test_a_backchannel_said_at_the_end_of_a_question_answers_it_and_one_said_long_before_does_not() -> None:
+    for at, answered in ((5.0, True), (3.0, False)):
+        call = speaking().after(Started(at), Paused(at + 0.3), Heard(2, "Yeah.", 1), Ended(at + 0.3, ""))
+        actions = call.step(ReplyOver(5.5, question=True))
+        assert actions == ([StartReply(2, "Yeah.", held=False)] if answered else NOTHING)
+
+
+def test_an_stt_that_finds_the_end_itself_starts_the_answer_and_takes_it_back() -> None:
+    call = Conversation(TurnRules(ask_at_pause=False)).after(Started(1.0))
+    assert call.step(EndLikely(1, "A latte.")) == [StartReply(1, "A latte.", held=True)]
+    assert call.step(Resumed(2.0)) == [CancelReply("caller went on")]
+    assert call.step(Paused(2.8)) == NOTHING
+    assert call.step(EndLikely(1, "A latte, to go.")) == [StartReply(1, "A latte, to go.", held=True)]
+    assert call.step(Ended(3.0, "the STT")) == [StopListening(), CommitReply(1)]
+
+
+def test_an_stt_that_should_find_the_end_and_does_not_is_asked_at_last() -> None:
+    call = Conversation(TurnRules(ask_at_pause=False)).after(Started(1.0), Paused(2.0))
+    assert call.step(Ended(2.0, "too long")) == [AskTranscript()]
+    assert call.step(Heard(1, "A latte.", 1)) == [StopListening(), StartReply(1, "A latte.", held=False)]
+
+
+def test_without_min_words_lasting_speech_interrupts_by_itself() -> None:
+    call = speaking(BY_SOUND).after(Started(5.0))
     assert call.step(Sustained(5.0)) == [InterruptReply(2, 5.0)]
     call.step(Paused(6.0))
     assert call.step(Heard(2, "No, a mocha.", 1)) == [StartReply(2, "No, a mocha.", held=True)]
@@ -223,12 +343,12 @@ def test_a_noise_leaves_the_agent_speaking() -> None:
 
 
 def test_a_backchannel_that_becomes_a_sentence_interrupts() -> None:
-    call = speaking().after(Started(5.0), Paused(5.3), Heard(2, "Okay", 1), Resumed(5.6))
-    assert call.step(Sustained(5.6)) == [InterruptReply(2, 5.6)]
+    call = speaking().after(Started(5.0), Paused(5.3), Heard(2, "Okay", 1), Resumed(5.6), Paused(6.4))
+    assert call.step(Heard(2, "Okay, and a mocha.", 2))[0] == InterruptReply(2, 5.6)
 
 
 def test_a_backchannel_so_long_that_it_stopped_the_agent_is_answered() -> None:
-    call = speaking().after(Started(5.0), Sustained(5.0), Paused(5.8))
+    call = speaking(BY_SOUND).after(Started(5.0), Sustained(5.0), Paused(5.8))
     assert call.step(Heard(2, "Okay, okay.", 1)) == [StartReply(2, "Okay, okay.", held=True)]
 
 
@@ -260,24 +380,31 @@ def test_the_reply_may_end_while_the_caller_speaks() -> None:
 # The greeting -----------------------------------------------------------------------------------
 
 
-def test_the_greeting_is_not_taken_back_by_a_caller_who_speaks_first() -> None:
+def test_who_speaks_before_the_greeting_is_heard_is_heard_first() -> None:
     call = Conversation().after(ReplyBegun())
-    assert call.step(Started(0.2)) == [Listen(1, 0.2)]
-
-
-def test_a_greeting_that_begins_over_the_caller_is_interrupted_by_their_words() -> None:
-    call = Conversation().after(ReplyBegun(), Started(0.2))
-    assert call.step(ReplyAudible()) == NOTHING
+    assert call.step(Started(0.2)) == [Listen(1, 0.2), PauseReply(1, 0.2)]
     assert call.step(Paused(1.0)) == [AskTranscript()]
-    assert call.step(Heard(1, "Hello?", 1)) == [InterruptReply(1, 0.2), StartReply(1, "Hello?", held=True)]
+    assert call.step(Heard(1, "A latte.", 1)) == [InterruptReply(1, 0.2), StartReply(1, "A latte.", held=True)]
+    assert call.step(Ended(1.0, "")) == [StopListening(), CommitReply(1)]
 
 
-def test_words_said_before_a_slow_greeting_are_answered_after_it() -> None:
+@pytest.mark.parametrize("text", ["Hello?", "Hi, good morning.", "Yes, hello?", ""])
+def test_the_greeting_answers_a_hello_or_a_noise_said_before_it(text: str) -> None:
     call = Conversation().after(ReplyBegun(), Started(0.2), Paused(1.0))
-    assert call.step(Heard(1, "Hello?", 1)) == NOTHING
-    assert call.step(Ended(1.0, "")) == [StopListening()]
+    assert call.step(Heard(1, text, 1)) == [ResumeReply(1)]
     assert call.step(ReplyAudible()) == NOTHING
-    assert call.step(ReplyOver()) == [StartReply(1, "Hello?", held=False)]
+    [stop, drop] = call.step(Ended(1.0, ""))
+    assert stop == StopListening() and isinstance(drop, DropTurn)
+    assert call.step(ReplyOver(3.0, question=True)) == NOTHING
+
+
+def test_the_greeting_may_be_interrupted_by_the_same_caller_later() -> None:
+    call = Conversation().after(ReplyBegun(), Started(0.2), Paused(1.0), Heard(1, "Hello?", 1), ReplyAudible())
+    call.step(Ended(1.0, ""))
+    call.step(Started(2.0))
+    assert call.step(Noticed(2.0)) == [PauseReply(2, 2.0)]
+    call.step(Paused(3.0))
+    assert call.step(Heard(2, "Hello, a latte.", 1))[0] == InterruptReply(2, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -323,27 +450,46 @@ class AnyConversation(RuleBasedStateMachine):
         self.reply: StartReply | None = None
         self.held = False
         self.audible = False
-        self.greeting = False
+        self.greeting = self.protected = self.quiet = self.noticed = False
         self.answered: list[str] = []  # texts of replies that were not taken back
         self.spoken: list[str] = []  # words that must not be lost
         self.concluded: list[tuple[type[Action], int]] = []
 
     @initialize(
-        policy=st.builds(TurnRules, speculate=st.booleans(), interruptible=st.booleans()), greeted=st.booleans()
+        policy=st.builds(
+            TurnRules,
+            speculate=st.booleans(),
+            interruptible=st.booleans(),
+            min_words=st.integers(0, 2),
+            ask_at_pause=st.booleans(),
+        ),
+        greeted=st.booleans(),
+        protected=st.booleans(),
     )
-    def begin(self, policy: TurnRules, greeted: bool) -> None:
+    def begin(self, policy: TurnRules, greeted: bool, protected: bool) -> None:
         self.policy = policy
         if greeted:
-            self.greeting = True
-            self.give(ReplyBegun())
+            self.greeting, self.protected = True, protected
+            self.give(ReplyBegun(protected))
 
     # What may happen
 
     @precondition(lambda self: self.caller == "silent")
     @rule()
     def start(self) -> None:
-        self.caller, self.sustained = "speaking", False
+        self.caller, self.sustained, self.noticed = "speaking", False, False
         self.give(Started(self.later()))
+
+    @precondition(lambda self: self.caller == "speaking" and not self.noticed)
+    @rule()
+    def notice(self) -> None:
+        self.noticed = True
+        self.give(Noticed(self.clock))
+
+    @precondition(lambda self: self.caller == "speaking" and self.stream)
+    @rule()
+    def hear_so_far(self) -> None:
+        self.give(HeardSoFar(self.state.turn, " ".join(self.stream)))
 
     @precondition(lambda self: self.caller == "speaking" and not self.sustained)
     @rule()
@@ -366,7 +512,7 @@ class AnyConversation(RuleBasedStateMachine):
     @precondition(lambda self: self.caller == "paused")
     @rule()
     def resume(self) -> None:
-        self.caller, self.sustained = "speaking", False
+        self.caller, self.sustained, self.noticed = "speaking", False, False
         self.give(Resumed(self.later()))
 
     @precondition(lambda self: self.caller == "paused")
@@ -390,7 +536,7 @@ class AnyConversation(RuleBasedStateMachine):
     def hear_of_the_past(self, data: st.DataObject) -> None:
         """A transcript of an earlier turn, or a second one of the same pause, changes nothing."""
         turn = data.draw(st.integers(0, self.state.turn))
-        pause = data.draw(st.integers(0, self.state.pause))
+        pause = data.draw(st.integers(0, self.state.asked))
         open_now = [pause for pause, _ in self.asked]
         if turn == self.state.turn and pause in open_now:
             return
@@ -398,13 +544,13 @@ class AnyConversation(RuleBasedStateMachine):
         self.give(Heard(turn, "of the past", pause))
         assert self.state == before
 
-    @precondition(lambda self: (self.reply or self.greeting) and not self.held and not self.audible)
+    @precondition(lambda self: (self.reply or self.greeting) and not (self.held or self.audible or self.quiet))
     @rule()
     def become_audible(self) -> None:
         self.audible = True
         self.give(ReplyAudible())
 
-    @precondition(lambda self: (self.reply or self.greeting) and not self.held)
+    @precondition(lambda self: (self.reply or self.greeting) and not (self.held or self.quiet))
     @rule()
     def play_or_fail_to_the_end(self) -> None:
         self.finish_reply()
@@ -424,7 +570,7 @@ class AnyConversation(RuleBasedStateMachine):
                     self.listening, self.stream, self.asked = True, [], []
                 case AskTranscript():
                     assert self.listening
-                    self.asked.append((self.state.pause, " ".join(self.stream)))
+                    self.asked.append((self.state.asked, " ".join(self.stream)))
                 case StopListening():
                     assert self.listening, "no stream to stop"
                     self.listening, self.asked = False, []
@@ -441,9 +587,16 @@ class AnyConversation(RuleBasedStateMachine):
                 case CancelReply():
                     assert self.reply and not self.audible, "only what nobody has heard is taken back"
                     self.reply, self.held = None, False
+                case PauseReply():
+                    assert not self.quiet and (self.audible or self.greeting)
+                    assert self.policy.interruptible and not self.protected
+                    self.quiet = True
+                case ResumeReply():
+                    assert self.quiet
+                    self.quiet = False
                 case InterruptReply():
-                    assert self.audible, "only who speaks can be interrupted"
-                    assert self.policy.interruptible
+                    assert self.audible or self.quiet, "only who speaks can be interrupted"
+                    assert self.policy.interruptible and not self.protected
                     self.finish_reply()
                 case DropTurn(turn, reason, text):
                     assert reason == "caller went on" or not any(word in text.split() for word in self.spoken)
@@ -452,7 +605,7 @@ class AnyConversation(RuleBasedStateMachine):
     def finish_reply(self) -> None:
         if self.reply:
             self.answered.append(self.reply.text)
-        self.reply, self.audible, self.greeting = None, False, False
+        self.reply, self.audible, self.greeting, self.quiet, self.protected = None, False, False, False, False
 
     def later(self) -> float:
         self.clock += 1.0
@@ -466,7 +619,15 @@ class AnyConversation(RuleBasedStateMachine):
 
     @invariant()
     def the_state_knows_the_agent(self) -> None:
-        expected = "speaking" if self.audible else "thinking" if self.reply or self.greeting else "silent"
+        expected = (
+            "quiet"
+            if self.quiet
+            else "speaking"
+            if self.audible
+            else "thinking"
+            if self.reply or self.greeting
+            else "silent"
+        )
         assert self.state.agent == expected
         assert self.state.held == self.held
 

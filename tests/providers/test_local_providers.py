@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
@@ -55,7 +56,13 @@ def test_a_missing_package_says_the_pip_line(package: str, tmp_path: Path, monke
             raise ModuleNotFoundError(name)
         return importing(name, *args)
 
+    finding = importlib.util.find_spec
+
+    def find_spec(name: str) -> Any:
+        return None if name == package else finding(name)
+
     monkeypatch.setattr(importlib, "import_module", import_module)
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
 
     async def main(clock: Clock) -> None:
         with pytest.raises(MissingExtra, match=r"Run: pip install 'voicectl\[local\]'"):
@@ -195,7 +202,7 @@ def test_silence_around_the_voice_is_trimmed(store: Store) -> None:
         level = np.abs(np.frombuffer(pcm, "<i2").astype(np.int32))
         loud = np.flatnonzero(level > 500)
         assert loud[0] < 0.05 * tts.rate
-        assert len(level) - loud[-1] < 0.12 * tts.rate
+        assert len(level) - loud[-1] < 0.25 * tts.rate, "the pause after a sentence, and no more"
         async with aclosing(tts.synthesize(TtsRequest("🙂"))) as audio:
             assert [piece async for piece in audio] == []
         await tts.aclose()

@@ -27,7 +27,7 @@ agents:
     stt: {provider: scripted}
     llm: {provider: scripted}
     tts: {provider: scripted}
-    turn: {endpointing: {silence_ms: 500, pause_ms: 130}}
+    turn: {endpointing: {strategy: silence, silence_ms: 500, pause_ms: 130}}
 """
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from replay.support import AGENTS
+from replay.support import AGENTS, make_calls
 from voicectl.errors import UsageError
-from voicectl.events import TurnEnded
+from voicectl.events import AgentInterrupted, AgentPaused, AgentResumed, TurnEnded
 from voicectl.pipeline import endpointing
 from voicectl.replay.check import Options, OtherSpec, check
 from voicectl.replay.show import details, headline, reason
@@ -61,11 +61,21 @@ def test_nearest_goes_on_with_the_nearest_recorded_answer(order: Path) -> None:
     assert "3 answered by the nearest" in headline(outcome)
 
 
+def test_what_an_end_of_turn_model_said_is_played_back(tmp_path: Path) -> None:
+    audio = ("turn.endpointing.strategy=audio", "turn.endpointing.audio.provider=scripted")
+    (call, *_) = make_calls(tmp_path / "calls", *audio)
+    outcome = check(call, Options())
+    assert outcome.state == "ok"
+    spec = (call / "trace.jsonl").read_text()
+    assert '"scores":{"audio":0.9}' in spec
+
+
 def test_only_one_turn_is_looked_at_and_told(hasty: Path) -> None:
     outcome = check(hasty, Options(turn=2))
     assert outcome.state == "ok"
     assert outcome.timeline
-    assert not any(getattr(event, "turn", 2) not in (2, None) for event in outcome.timeline)
+    to_others = [event for event in outcome.timeline if getattr(event, "turn", 2) not in (2, None)]
+    assert all(isinstance(event, AgentPaused | AgentInterrupted | AgentResumed) for event in to_others)
     other = check(hasty, Options(turn=2, overrides=("turn.endpointing.silence_ms=600",)))
     assert other.difference is not None
     assert "(turn 2)" in reason(other) or "turn 2 ended" in reason(other)

@@ -25,7 +25,7 @@ def with_turn(folder: Path, turn: str) -> list[str]:
         (
             "zzz: 1",
             "agents.yaml:10:7: unknown key 'zzz'. Known keys: endpointing, speculation, interruption, "
-            "first_clause_words, max_history_turns, no_answer_ms",
+            "idle, filler, first_clause_words, max_history_turns, no_answer_ms",
         ),
         ("silence_ms: 300", "agents.yaml:10:7: unknown key 'silence_ms'. Did you mean 'endpointing.silence_ms'?"),
         ("endpointing: {silence: 300}", "agents.yaml:10:21: unknown key 'silence'. Did you mean 'silence_ms'?"),
@@ -66,7 +66,7 @@ def with_turn(folder: Path, turn: str) -> list[str]:
         ),
         (
             "endpointing: {strategy: silense}",
-            "agents.yaml:10:31: 'strategy' must be silence, not 'silense'. Did you mean 'silence'?",
+            "agents.yaml:10:31: unknown endpointing strategy 'silense'. Did you mean 'silence'?",
         ),
         ("speculation: maybe", "agents.yaml:10:20: 'speculation' must be true or false, not 'maybe'"),
         ("first_clause_words: 99", "agents.yaml:10:27: 'first_clause_words' must be from 1 to 40, not 99"),

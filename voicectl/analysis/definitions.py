@@ -38,6 +38,8 @@ turn ended; `stt_final` is then negative, and stays so.
 its mark came. A stage that was hidden behind an earlier one adds nothing, so the parts are never
 negative and sum to the voice-to-voice exactly (whole microseconds).
 
+Fillers are no answer: the sound of one is passed over.
+
 Apart from these: the greeting, the cold first exchange of a run, barge-ins, backchannels. And the
 same wait by the pipeline's own stamps, to see how far they are from the sound.
 """
@@ -54,7 +56,17 @@ from numpy.typing import NDArray
 from voicectl.analysis.audible import first_audible, last_voiced, segments
 from voicectl.analysis.timeline import Reply, Timeline, Turn, read_timeline, us
 from voicectl.analysis.words import slot_words_heard, word_errors
-from voicectl.events import Event, FrameLate, ProviderFailed, UtterancePlayed
+from voicectl.events import (
+    AgentPaused,
+    AgentResumed,
+    Event,
+    FrameLate,
+    LlmCancelled,
+    LlmFinished,
+    ProviderFailed,
+    ReplyCancelled,
+    UtterancePlayed,
+)
 
 NO_ANSWER_US = us(10.0)
 
@@ -141,6 +153,9 @@ class Measures:
     Args:
         greeting: call's start to the first audible sample of the greeting.
         backchannels: how many of them stopped the agent.
+        hold_ups: how long the agent fell quiet, each time, for what was no interruption.
+        thrown_away: chunks of answers that nobody heard any of, to all that were generated: what
+            thinking ahead costs.
         late_frames: how late each late frame was.
         failures: what providers could not do, one line each.
     """
@@ -150,6 +165,8 @@ class Measures:
     greeting: int | None
     barge_ins: tuple[BargeIn, ...]
     backchannels: Share
+    hold_ups: tuple[int, ...]
+    thrown_away: Share
     late_frames: tuple[int, ...]
     failures: tuple[str, ...]
 
@@ -181,6 +198,8 @@ def measure(
         greeting=heard[greeting] - timeline.start if greeting is not None and greeting in heard else None,
         barge_ins=_barge_ins(timeline, sound, heard, utterances),
         backchannels=_backchannels(timeline),
+        hold_ups=_hold_ups(events),
+        thrown_away=_thrown_away(events),
         late_frames=tuple(us(event.late) for event in events if isinstance(event, FrameLate)),
         failures=tuple(f"{event.stage}: {event.message}" for event in events if isinstance(event, ProviderFailed)),
     )
@@ -247,7 +266,7 @@ def _span(timeline: Timeline, position: int) -> tuple[int, int]:
     start = (replies[position].playout or 0) - _STAMP_SLACK_US
     later = [reply.playout or 0 for reply in replies[position + 1 :]]
     end = later[0] - _STAMP_SLACK_US if later else timeline.end
-    return max(start, before or 0), max(end, replies[position].over or 0)
+    return max(start, before or 0, replies[position].filler_until or 0), max(end, replies[position].over or 0)
 
 
 # What the caller said --------------------------------------------------------------------------
@@ -405,6 +424,23 @@ def _backchannels(timeline: Timeline) -> Share:
     stopped = [timeline.turns.get(reply.interrupted_by or -1) for reply in timeline.replies]
     turns = [turn for turn in stopped if turn and not any(_overlap(turn, one) for one in spoken)]
     return Share(sum(any(_overlap(turn, one) for turn in turns) for one in played), len(played))
+
+
+def _hold_ups(events: Sequence[Event]) -> tuple[int, ...]:
+    paused: dict[int, int] = {}
+    found: list[int] = []
+    for event in events:
+        if isinstance(event, AgentPaused):
+            paused[event.reply] = us(event.at)
+        elif isinstance(event, AgentResumed) and event.reply in paused:
+            found.append(us(event.at) - paused.pop(event.reply))
+    return tuple(found)
+
+
+def _thrown_away(events: Sequence[Event]) -> Share:
+    chunks = {event.reply: event.chunks or 0 for event in events if isinstance(event, LlmFinished | LlmCancelled)}
+    unheard = {event.reply for event in events if isinstance(event, ReplyCancelled)}
+    return Share(sum(chunks.get(reply, 0) for reply in unheard), sum(chunks.values()))
 
 
 def _overlap(turn: Turn, said: UtterancePlayed) -> bool:

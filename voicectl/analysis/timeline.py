@@ -16,6 +16,7 @@ from voicectl.events import (
     CallStarted,
     ClauseReady,
     Event,
+    FillerPlayed,
     LlmFinished,
     LlmFirstToken,
     LlmRequested,
@@ -42,6 +43,7 @@ ReplyEvent = (
     | ClauseReady
     | TtsRequested
     | TtsFirstAudio
+    | FillerPlayed
     | PlayoutStarted
     | PlayoutFinished
     | AgentInterrupted
@@ -91,6 +93,7 @@ class Reply:
         over: where its last frame ends on the line (None: the call ended first).
         interrupted_by: the caller's turn that stopped it.
         said: what the caller heard of it; while it is unheard, the whole answer.
+        filler_until: where the filler before it ends on the line: no part of the answer.
     """
 
     number: int
@@ -105,6 +108,7 @@ class Reply:
     over: int | None = None
     interrupted_by: int | None = None
     said: str = ""
+    filler_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,7 @@ def _reply(begun: ReplyStarted, answered: TranscriptUpdated | None, own: Sequenc
     over = _first(own, PlayoutFinished) or _first(own, AgentInterrupted)
     answer = _first(own, LlmFinished)
     playout = _first(own, PlayoutStarted)
+    filler = _first(own, FillerPlayed)
     return Reply(
         number=begun.reply,
         turn=begun.turn,
@@ -219,6 +224,7 @@ def _reply(begun: ReplyStarted, answered: TranscriptUpdated | None, own: Sequenc
         over=us(over.at) if over else None,
         interrupted_by=over.turn if isinstance(over, AgentInterrupted) else None,
         said=over.heard if over else answer.text if answer else "",
+        filler_until=us(filler.at + filler.seconds) if filler else None,
     )
 
 

@@ -116,10 +116,9 @@ def _callers(paths: Sequence[Path] | None, agent: ResolvedAgent, recordings: Pat
 
 def _pull_weights(agent: ResolvedAgent, progress: console.ProgressLine) -> None:
     """Fetch what the agent's models need and is not here yet, saying how much."""
-    from voicectl.spec import STAGES
     from voicectl.weights import WEIGHTS, open_store
 
-    wanted = {agent.stage(stage).model for stage in STAGES if agent.stage(stage).provider == "local"}
+    wanted = {choice.model for choice in agent.stages().values() if choice.provider in ("local", "smart-turn")}
     store = open_store(console.env())
     missing = [each for each in WEIGHTS if each.name in wanted and store.status(each.name).state != "pulled"]
     if missing:

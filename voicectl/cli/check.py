@@ -157,6 +157,4 @@ def _count(things: tuple[object, ...], name: str) -> str:
 
 
 def _providers(agent: ResolvedAgent) -> dict[str, str]:
-    from voicectl.spec import STAGES
-
-    return {stage: agent.stage(stage).provider for stage in STAGES}
+    return {stage: choice.provider for stage, choice in agent.stages().items()}

@@ -16,6 +16,7 @@ from voicectl.errors import ProviderError
 from voicectl.events import (
     ClauseReady,
     Event,
+    LlmCancelled,
     LlmFinished,
     LlmFirstToken,
     LlmRequested,
@@ -86,26 +87,33 @@ async def answer(
     usage = Usage()
     index = 0
     notes.note(LlmRequested(at=notes.now(), reply=reply))
-    with _blame("llm"):
-        async with aclosing(llm.generate(request)) as chunks:
-            async for chunk in chunks:
-                if isinstance(chunk, Usage):
-                    usage = chunk
-                    continue
-                if chunk.text and not said:
-                    notes.note(LlmFirstToken(at=notes.now(), reply=reply))
-                if chunk.text:
-                    said.append(chunk.text)
-                for clause in splitter.push(chunk.text):
-                    notes.note(ClauseReady(at=notes.now(), reply=reply, index=index, text=clause))
-                    index += 1
-                    yield clause
+    whole = False
+    try:
+        with _blame("llm"):
+            async with aclosing(llm.generate(request)) as chunks:
+                async for chunk in chunks:
+                    if isinstance(chunk, Usage):
+                        usage = chunk
+                        continue
+                    if chunk.text and not said:
+                        notes.note(LlmFirstToken(at=notes.now(), reply=reply))
+                    if chunk.text:
+                        said.append(chunk.text)
+                    for clause in splitter.push(chunk.text):
+                        notes.note(ClauseReady(at=notes.now(), reply=reply, index=index, text=clause))
+                        index += 1
+                        yield clause
+        whole = True
+    finally:
+        if not whole:
+            notes.note(LlmCancelled(at=notes.now(), reply=reply, chunks=len(said)))
     rest = splitter.finish()
     notes.note(
         LlmFinished(
             at=notes.now(),
             reply=reply,
             text="".join(said),
+            chunks=len(said),
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,

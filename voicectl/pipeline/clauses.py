@@ -1,10 +1,12 @@
 """Cutting a stream of text into what the TTS speaks. Pure: text in, clauses out.
 
 The first clause is cut as early as it can be spoken well (any punctuation that ends a phrase, or
-a few words), because the caller is waiting for it; later ones are whole sentences, because
-prosody is better. Full stops inside numbers, prices, abbreviations, initials, e-mail and web
-addresses are no ends. Joined together, the clauses are the text, character for character (but for
-white space after its last word), and they do not depend on how the text was cut on its way here.
+a few words), because the caller is waiting for it. So is the next while only a word or two were
+handed out, or there would be a hole after them. Later ones are whole sentences, because prosody is
+better. A comma after a plain word ends the first clause whatever follows, and nobody waits for
+that. Full stops inside numbers, prices, abbreviations, initials, e-mail and web addresses are no
+ends. Joined together, the clauses are the text, character for character (but for white space after
+its last word), and they do not depend on how the text was cut on its way here.
 """
 
 from __future__ import annotations
@@ -22,7 +24,11 @@ _LEANS_ON = frozenset(
     "a an the of to with and or in on at for from by your our my is are was be we i you it that this would "
     "can could will do does have has not no dr mr mrs ms about than as if any some per".split()
 )
-_TO_WHITE_SPACE = re.compile(r"\S*\s|\S+")
+_STARTS_PHRASE = frozenset(
+    "with and or but so because for from in at on to is are was will would that which who if when until".split()
+)
+_TO_DECISION = re.compile(r"[^\s,]*[\s,]|[^\s,]+")
+_COMMA = re.compile(r"(?:^|\s)[^\W\d_]+(?:['’-][^\W\d_]+)*,$")
 _END = re.compile(r"[.!?…]+[\"')\]”’]*(?=\s)")
 _PHRASE_END = re.compile(r"(?:[.!?…]+|[,;:—–])[\"')\]”’]*(?=\s)|\s[-—–](?=\s)")
 _CALENDAR = re.compile(
@@ -31,6 +37,7 @@ _CALENDAR = re.compile(
     re.IGNORECASE,
 )
 _PATIENCE_WORDS = 3
+_PHRASE_WORDS = 3  # fewer are not worth a clause of their own
 _LONG_WORDS = 24
 
 
@@ -39,20 +46,24 @@ class ClauseSplitter:
 
     Args:
         first_clause_words: cut the first clause after this many words at the latest (a few more
-            where it would end on "the" or "with"); 0 waits for punctuation.
+            where it would end on "the" or "with"; fewer where the next begins a phrase: "with",
+            "and"); 0 waits for punctuation.
+        words_ahead: cut the following clauses early too, until so many words were handed out. Four
+            take a good second to say, in which the next clause can be thought and spoken.
     """
 
-    def __init__(self, first_clause_words: int = 5) -> None:
+    def __init__(self, first_clause_words: int = 5, words_ahead: int = 4) -> None:
         self._limit = first_clause_words
+        self._words_ahead = max(1, words_ahead)
         self._text = ""
-        self._first = True
+        self._handed_out = 0  # words
 
     def push(self, text: str) -> list[str]:
         """Take more text and return the clauses that it completed."""
         clauses: list[str] = []
-        for part in _TO_WHITE_SPACE.findall(text):
+        for part in _TO_DECISION.findall(text):
             self._text += part
-            if part[-1].isspace():  # only here a word is whole, and only here anything is decided
+            if part[-1] == "," or part[-1].isspace():  # only here anything is decided
                 clauses += self._cuts()
         return clauses
 
@@ -69,24 +80,32 @@ class ClauseSplitter:
         while (cut := self._cut()) is not None:
             clauses.append(self._text[:cut])
             self._text = self._text[cut:]
-            self._first = False
+            self._handed_out += len(clauses[-1].split())
         return clauses
 
     def _cut(self) -> int | None:
-        pattern = _PHRASE_END if self._first else _END
+        early = self._handed_out < self._words_ahead
+        pattern = _PHRASE_END if early else _END
         for match in pattern.finditer(self._text):
             if not self._text[: match.start()].strip():
                 continue
             ends = self._is_end(match)
             if ends is None:
                 return None  # what follows decides
-            if ends:
+            if ends and self._long_enough(match):
                 return match.end()
-        if self._first and self._limit:
-            return _after_words(self._text, self._limit, _PATIENCE_WORDS)
-        if not self._first and len(self._text.split()) > _LONG_WORDS:
+        if not self._handed_out and _COMMA.search(self._text):
+            return len(self._text)
+        if early and self._limit:
+            return _after_words(self._text, self._limit)
+        if not early and len(self._text.split()) > _LONG_WORDS:
             return max((m.end() for m in re.finditer(r"[,;:](?=\s)", self._text)), default=None)
         return None
+
+    def _long_enough(self, end: re.Match[str]) -> bool:
+        """Whether what ends here is worth a clause of its own: after the first, two words are not."""
+        sentence = end.group()[0] in ".!?…"
+        return sentence or not self._handed_out or len(self._text[: end.end()].split()) >= _PHRASE_WORDS
 
     def _is_end(self, match: re.Match[str]) -> bool | None:
         """Whether the punctuation ends a phrase; None when the next character must be seen."""
@@ -115,13 +134,25 @@ class ClauseSplitter:
         return line.strip() == word
 
 
-def _after_words(text: str, limit: int, patience: int) -> int | None:
-    """Where the text can be cut after `limit` words, or a few more if the last one leans on the next."""
+def _after_words(text: str, limit: int) -> int | None:
+    """Where the text can be cut: before a phrase, or after `limit` words, or a few more if the last
+    one leans on the next."""
     words = list(re.finditer(r"\S+(?=\s)", text))
-    for count in range(limit, min(len(words), limit + patience) + 1):
-        word = words[count - 1].group().lower().strip(".,;:!?\"'()")
-        if count == limit + patience or (
-            word not in _LEANS_ON and not word[-1:].isdigit() and not word.startswith("$")
-        ):
+    for count in range(min(_PHRASE_WORDS, limit), min(len(words), limit + _PATIENCE_WORDS) + 1):
+        if count < limit:
+            if count == len(words):
+                return None  # what follows decides
+            good = _plain(words[count]) in _STARTS_PHRASE and _stands_alone(_plain(words[count - 1]))
+        else:
+            good = count == limit + _PATIENCE_WORDS or _stands_alone(_plain(words[count - 1]))
+        if good:
             return words[count - 1].end()
     return None
+
+
+def _plain(word: re.Match[str]) -> str:
+    return word.group().lower().strip(".,;:!?\"'()")
+
+
+def _stands_alone(word: str) -> bool:
+    return word not in _LEANS_ON and not word[-1:].isdigit() and not word.startswith("$")

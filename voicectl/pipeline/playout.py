@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from voicectl.audio import SAMPLE_WIDTH
@@ -30,9 +31,11 @@ class Playout:
     Args:
         rate: samples per second of the line.
         frame_s: length of one frame in seconds.
+        on_ready: told when there is something to say after there was not: the first frame need not
+            wait for the line's next tick.
     """
 
-    def __init__(self, rate: int, frame_s: float) -> None:
+    def __init__(self, rate: int, frame_s: float, on_ready: Callable[[], None] = lambda: None) -> None:
         self._bytes_per_second = rate * SAMPLE_WIDTH
         self._frame_bytes = round(rate * frame_s) * SAMPLE_WIDTH
         self._chunks: deque[bytes] = deque()
@@ -42,6 +45,7 @@ class Playout:
         self._clauses: list[_Clause] = []
         self._complete = False
         self._held = False
+        self._on_ready = on_ready
         self._changed: asyncio.Future[None] | None = None
         self._awaited = 0
 
@@ -55,6 +59,11 @@ class Playout:
         """Seconds of audio not yet on the line."""
         return self._queued / self._bytes_per_second
 
+    @property
+    def text(self) -> str:
+        """What this reply says as far as it is known, heard or not."""
+        return "".join(clause.text for clause in self._clauses)
+
     def begin(self, *, held: bool) -> None:
         """Start a new, empty reply."""
         self._chunks.clear()
@@ -63,10 +72,16 @@ class Playout:
         self._complete = False
         self._held = held
 
+    def hold(self) -> None:
+        """Nothing more is heard until `release`; what has been given out stays heard."""
+        self._held = True
+
     def release(self) -> None:
         """The held reply may be heard from the next frame on."""
         self._held = False
         self._wake()
+        if self._queued >= self._frame_bytes:
+            self._on_ready()
 
     def begin_clause(self, text: str) -> None:
         self.end_clause()
@@ -80,12 +95,17 @@ class Playout:
     def add(self, pcm: bytes) -> None:
         """More audio of the current clause (s16le mono at the line's rate)."""
         if pcm:
+            before = self._queued
             self._clauses[-1].size += len(pcm)
             self._chunks.append(pcm)
             self._queued += len(pcm)
+            if before < self._frame_bytes <= self._queued and not self._held:
+                self._on_ready()
 
     def complete(self) -> None:
-        """No more audio will come for this reply."""
+        """No more audio will come for this reply: it ends with its last sound, and the silence after it
+        is nobody's turn."""
+        self._drop_silence()
         self.end_clause()
         self._complete = True
         if not self._queued:
@@ -145,6 +165,25 @@ class Playout:
         # Whatever its length will be, its last word is still to come.
         size = max(clause.size, round(words * _WORD_S * self._bytes_per_second))
         return min(words * given // size, words - 1)
+
+    def _drop_silence(self) -> None:
+        """Take back the digital silence after the last sound, where there is a sound still queued."""
+        dropped = 0
+        for back, chunk in enumerate(reversed(self._chunks), 1):
+            sound = len(chunk.rstrip(b"\0"))
+            sound += sound % SAMPLE_WIDTH
+            if sound > (self._offset if back == len(self._chunks) else 0):
+                dropped += len(chunk) - sound
+                break
+            dropped += len(chunk)
+        else:
+            return
+        if dropped < self._clauses[-1].size:
+            for _ in range(back - 1):
+                self._chunks.pop()
+            self._chunks[-1] = self._chunks[-1][:sound]
+            self._clauses[-1].size -= dropped
+            self._queued -= dropped
 
     def _gather(self) -> bytes:
         parts: list[bytes] = []

@@ -64,16 +64,24 @@ class Vad(Provider, Protocol):
 # Speech to text ------------------------------------------------------------------------------
 
 
+TurnEnd = Literal["likely", "resumed", "over"]
+
+
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """The text of the whole turn so far (not of the last piece).
 
     `flush` is the number, from 1, of the `flush()` that it answers, covering everything pushed
-    before that; 0 for a partial that answers none.
+    before that; 0 for one that answers none.
+
+    `turn_end` is what a provider with an end-of-turn detector of its own says besides: "likely"
+    (the caller has probably finished), "resumed" (that was wrong) or "over" (the turn has ended,
+    and this is its text). None from all others.
     """
 
     text: str
     flush: int = 0
+    turn_end: TurnEnd | None = None
 
     @property
     def final(self) -> bool:
@@ -103,6 +111,26 @@ class Stt(Provider, Protocol):
     def open(self, start: float) -> SttStream:
         """A stream whose first pushed sample was spoken at `start` seconds of the call."""
         ...
+
+
+# End of turn ---------------------------------------------------------------------------------
+
+
+class TurnModelStream(Protocol):
+    """The audio of one call, as an end-of-turn model hears it."""
+
+    def push(self, pcm: bytes) -> None:
+        """Take the next samples (PIPELINE_RATE). Never blocks, never computes."""
+        ...
+
+    async def score(self, start: float) -> float:
+        """The probability, 0..1 rounded to 3 decimals, that the caller, who speaks since `start`
+        seconds of the call and has just paused, has finished. Cancelling it drops the work."""
+        ...
+
+
+class TurnModel(Provider, Protocol):
+    def open(self) -> TurnModelStream: ...
 
 
 # Language model ------------------------------------------------------------------------------
@@ -185,13 +213,14 @@ class Frame:
 
 
 class Transport(Protocol):
-    """Where audio enters and leaves. For each frame it yields it takes one to send."""
+    """Where audio enters and leaves. For each frame it yields it takes one to send, and now and then
+    one between: the first after a silence, so that what follows is up to a frame ahead."""
 
     rate: int
     caller: str
     """Who is at the other end, for the trace."""
 
-    def frames(self, start: float) -> AsyncIterator[Frame]:
+    def frames(self, start: float) -> AsyncGenerator[Frame, None]:
         """The caller's frames from `start` on the clock; ends when the caller hangs up.
 
         Frame *i* comes at `start + (i + 1) * FRAME_S`, when its last sample has been spoken."""
@@ -224,9 +253,10 @@ class LineRecorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """The four stages of one agent."""
+    """The four stages of one agent, and its end-of-turn model where it has one."""
 
     vad: Vad
     stt: Stt
     llm: Llm
     tts: Tts
+    turn_model: TurnModel | None = None

@@ -1,9 +1,8 @@
 """A call: frames in, frames out, and what to do in between.
 
-The main loop hears one frame, says one frame, and is the only place where the line, the
-endpointer, the STT and the turn-taking meet. Decisions are pure (`endpointing`, `turn_taking`);
-this file carries them out and notes facts in the trace. An agent turn is one task; to interrupt
-is to cancel it.
+The main loop hears one frame and says one frame. Decisions are pure (`endpointing`,
+`turn_taking`, `idle`); `listening` tells what becomes true of the caller; this file carries out
+what is decided and notes facts in the trace. An agent turn is one task; to interrupt is to cancel it.
 """
 
 from __future__ import annotations
@@ -11,19 +10,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from voicectl.audio import FRAME_S, PIPELINE_RATE, Resampler
+from voicectl.audio import FRAME_S, PIPELINE_RATE, SAMPLE_WIDTH, Resampler
 from voicectl.clock import Clock
 from voicectl.errors import ProviderError
 from voicectl.events import (
     AgentInterrupted,
+    AgentPaused,
+    AgentResumed,
     BackchannelHeard,
     CallEnded,
     CallStarted,
     Event,
+    FillerPlayed,
     FrameLate,
     PlayoutFinished,
     PlayoutStarted,
@@ -31,37 +33,41 @@ from voicectl.events import (
     ReplyCancelled,
     ReplyCommitted,
     ReplyStarted,
-    SpeechPaused,
-    SpeechStarted,
-    TranscriptUpdated,
     TurnDropped,
-    TurnEnded,
 )
 from voicectl.pipeline import turn_taking
 from voicectl.pipeline.agent_turn import Clauses, answer, recite, speak
-from voicectl.pipeline.endpointing import Ended, Endpointer, EndpointingRules, Fact, Paused, Resumed, Started
+from voicectl.pipeline.echo import EchoWatch
+from voicectl.pipeline.endpointing import EndpointingRules
+from voicectl.pipeline.history import History
+from voicectl.pipeline.idle import IdleRules, IdleWatch
+from voicectl.pipeline.listening import Ears
 from voicectl.pipeline.playout import Playout
-from voicectl.pipeline.protocols import Frame, LineRecorder, LlmRequest, Message, Providers, SttStream, Transport
+from voicectl.pipeline.protocols import Frame, LineRecorder, LlmRequest, Providers, Transport, TtsRequest
 from voicectl.pipeline.turn_taking import (
     CancelReply,
     CommitReply,
     DropTurn,
-    Heard,
     InterruptReply,
     Listen,
+    PauseReply,
     ReplyAudible,
     ReplyBegun,
     ReplyOver,
+    ResumeReply,
     StartReply,
     StopListening,
     TurnRules,
 )
 from voicectl.trace import Trace
 
-PREROLL_S = 0.3
-"""How much audio before the VAD's onset the STT gets: a first consonant is quieter than the vowel."""
 
-_MEMORY_S = 2.0  # how far back `Listen` may reach
+@dataclass(frozen=True, slots=True)
+class FillerRules:
+    """A caller who has waited `after_s` for an answer hears one of `texts`, in turn."""
+
+    after_s: float
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,11 @@ class AgentRules:
     greeting: str
     endpointing: EndpointingRules = field(default_factory=EndpointingRules)
     turns: TurnRules = field(default_factory=TurnRules)
+    notice: str = ""
+    """Said before the greeting, and never interrupted."""
+    greeting_protected: bool = False
+    idle: IdleRules | None = None
+    filler: FillerRules | None = None
     first_clause_words: int = 5
     max_history_turns: int | None = None
 
@@ -84,7 +95,10 @@ class _Reply:
     number: int
     turn: int | None
     prompt: str
+    kind: str
     task: asyncio.Task[None]
+    waiting_since: float | None = None
+    """When the caller began to wait for it: it is committed."""
     audible: bool = False
 
 
@@ -107,20 +121,24 @@ class Session:
         self._trace = trace
         self._call_wav = call_wav
         self._start = clock.now()
-        self._playout = Playout(transport.rate, FRAME_S)
+        self._playout = Playout(transport.rate, FRAME_S, self._say_at_once)
         self._caller_rate = Resampler(transport.rate, PIPELINE_RATE)
-        self._vad = providers.vad.open()
-        self._endpointer = Endpointer(agent.endpointing, providers.vad.window_s)
+        self._echo = EchoWatch(transport.rate)
+        self._heard_until = 0.0
+        self._ears = Ears(agent.endpointing, providers, self)
         self._state = turn_taking.State()
-        self._recent = _Recent()
-        self._stt: SttStream | None = None
-        self._listening: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._said = ""  # the turn's text so far, for the LLM to read ahead
         self._reply: _Reply | None = None
         self._replies = 0
-        self._history: list[Message] = []
+        self._opening: deque[tuple[str, str, bool]] = deque()  # kind, text, protected: still to be said first
+        self._history = History(agent.instructions, agent.max_history_turns)
+        self._idle = IdleWatch(agent.idle) if agent.idle else None
+        self._fillers: deque[tuple[str, bytes]] = deque()  # ready to be played
+        self._filler = b""  # what is left of the one being played
         self._line_until = 0.0
+        self._in_tick = False  # `_say` follows at once
+        self._hung_up = False
         self._tasks: list[asyncio.Task[None]] = []
         self._broken: BaseException | None = None
 
@@ -143,13 +161,18 @@ class Session:
             )
         )
         try:
-            self._greet()
-            async for frame in self._transport.frames(self._start):
-                self._hear(frame)
-                self._say()
-                if self._broken:
-                    raise self._broken
-            reason = "caller hung up"
+            self._open()
+            async with aclosing(self._transport.frames(self._start)) as frames:
+                async for frame in frames:
+                    self._in_tick = True
+                    self._hear(frame)
+                    self._in_tick = False
+                    self._say()
+                    if self._broken:
+                        raise self._broken
+                    if self._hung_up and self.now() >= self._line_until - 1e-9:
+                        break
+            reason = "agent hung up" if self._hung_up else "caller hung up"
         except asyncio.CancelledError:
             reason = "interrupted"
             raise
@@ -165,6 +188,28 @@ class Session:
     def note(self, event: Event) -> None:
         self._trace.append(event)
 
+    # What the ears ask ---------------------------------------------------------------------
+
+    @property
+    def turn(self) -> int:
+        return self._state.turn
+
+    @property
+    def asked(self) -> int:
+        return self._state.asked
+
+    @property
+    def question(self) -> str:
+        return self._history.last_heard
+
+    def hears_itself(self) -> bool | None:
+        if self._line_until < self._heard_until - 1.0:
+            return False  # it has long been silent
+        return self._echo.is_echo(self._heard_until)
+
+    def heard_so_far(self, text: str) -> None:
+        self._read_ahead(text)
+
     # The line --------------------------------------------------------------------------------
 
     def _hear(self, frame: Frame) -> None:
@@ -173,69 +218,63 @@ class Session:
             self.note(FrameLate(at=frame.at + FRAME_S, late=late))
         if self._call_wav:
             self._call_wav.caller(frame.pcm)
-        pcm = self._caller_rate.push(frame.pcm)
-        self._recent.add(pcm)
-        if self._stt:
-            self._stt.push(pcm)
-        for probability in self._vad.push(pcm):
-            for fact in self._endpointer.feed(probability):
-                self._note_fact(fact)
-                self._step(fact)
+        self._heard_until = frame.at + FRAME_S
+        self._echo.heard(frame.pcm)
+        self._ears.hear(self._caller_rate.push(frame.pcm))
+        if self._idle:
+            self._watch()
 
     def _say(self) -> None:
-        pcm = self._playout.pull()
+        """The tick's frame."""
+        pcm = self._fill() or self._playout.pull()
+        if pcm:
+            self._put(pcm)
+        else:
+            self._transport.send(pcm)
+
+    def _say_at_once(self) -> None:
+        """The first frame after a silence goes between two ticks; those that follow are a little ahead."""
+        if not self._in_tick and not self._filler and self.now() >= self._line_until - 1e-9:
+            self._put(self._playout.pull())
+
+    def _put(self, pcm: bytes) -> None:
         at = self._transport.send(pcm)
-        if not pcm:
-            return
+        self._echo.played(pcm, at)
         self._line_until = at + FRAME_S
         if self._call_wav:
             self._call_wav.agent(pcm, at)
         reply = self._reply
-        if reply and not reply.audible:
+        if reply and not reply.audible and self._playout.started:
             reply.audible = True
             self.note(PlayoutStarted(at=at, reply=reply.number))
-            self._step(ReplyAudible())
-
-    def _note_fact(self, fact: Fact) -> None:
-        now = self.now()
-        match fact:
-            case Started(at):
-                self.note(SpeechStarted(at=at, noted_at=now, turn=self._state.turn + 1))
-            case Resumed(at):
-                self.note(SpeechStarted(at=at, noted_at=now, turn=self._state.turn))
-            case Paused(at):
-                self.note(SpeechPaused(at=at, noted_at=now, turn=self._state.turn))
-            case Ended(at, reason):
-                self.note(TurnEnded(at=now, turn=self._state.turn, speech_end=at, reason=reason))
-            case _:
-                pass
+            self.step(ReplyAudible())
 
     # Decisions -------------------------------------------------------------------------------
 
-    def _step(self, happened: turn_taking.Input) -> None:
+    def step(self, happened: turn_taking.Input) -> None:
         self._state, actions = turn_taking.step(self._state, happened, self._agent.turns)
         for action in actions:
             self._act(action)
 
     def _act(self, action: turn_taking.Action) -> None:
         match action:
-            case Listen(turn, at):
-                self._listen(turn, at)
+            case Listen(_, at):
+                self._ears.listen(at)
+                self._read_ahead("")
             case turn_taking.AskTranscript():
-                if self._stt:
-                    self._stt.flush()
-                else:
-                    self._hear_nothing()
+                self._ears.ask()
             case StopListening():
-                self._stop_listening()
+                self._ears.stop()
             case StartReply(turn, text, held):
                 self._think(turn, text, held=held)
             case CommitReply(turn):
-                if self._reply:
-                    self._playout.release()
-                    self.note(ReplyCommitted(at=self.now(), reply=self._reply.number, turn=turn))
+                self._commit(turn)
             case CancelReply(reason):
                 self._cancel(reason)
+            case PauseReply(turn, at):
+                self._pause(turn, at)
+            case ResumeReply(turn):
+                self._resume(turn)
             case InterruptReply(turn, at):
                 self._interrupt(turn, at)
             case DropTurn(turn, reason, text):
@@ -243,44 +282,7 @@ class Session:
                 if reason == "backchannel":
                     self.note(BackchannelHeard(at=now, turn=turn, text=text))
                 self.note(TurnDropped(at=now, turn=turn, reason=reason, text=text))
-
-    # Listening -------------------------------------------------------------------------------
-
-    def _listen(self, turn: int, at: float) -> None:
-        self._stop_listening()
-        start, pcm = self._recent.since(at - PREROLL_S)
-        stream = self._providers.stt.open(start)
-        stream.push(pcm)
-        self._stt = stream
-        self._listening = self._spawn(self._transcribe(stream), name=f"turn {turn} stt")
-        self._read_ahead("")
-
-    async def _transcribe(self, stream: SttStream) -> None:
-        try:
-            async for transcript in stream:
-                if stream is not self._stt:
-                    continue  # it was stopped
-                turn = self._state.turn
-                self.note(TranscriptUpdated(at=self.now(), turn=turn, text=transcript.text, final=transcript.final))
-                if transcript.final:
-                    self._step(Heard(turn, transcript.text, transcript.flush))
-                else:
-                    self._read_ahead(transcript.text)
-        except ProviderError as error:
-            self._failed("stt", error)
-        finally:
-            await stream.aclose()
-        if stream is self._stt:  # it failed or gave up: what it was asked for will never come
-            self._listening = self._stt = None
-            self._hear_nothing()
-
-    def _hear_nothing(self) -> None:
-        self._step(Heard(self._state.turn, "", self._state.pause))
-
-    def _stop_listening(self) -> None:
-        if self._listening:
-            self._listening.cancel()
-        self._listening = self._stt = None
+                self._open_next()
 
     # Reading ahead ---------------------------------------------------------------------------
 
@@ -288,16 +290,16 @@ class Session:
         """Let the LLM read what it will be asked as far as it is known, while the caller speaks."""
         self._said = f"{self._state.carry} {text}".strip()
         if self._agent.turns.speculate and not self._reply and not self._reading:
-            self._reading = self._spawn(self._read(), name="reading ahead")
+            self._reading = self.spawn(self._read(), name="reading ahead")
 
     async def _read(self) -> None:
         read: str | None = None
         try:
             while read != self._said:
                 read = self._said
-                await self._providers.llm.warm(self._conversation(read))
+                await self._providers.llm.warm(self._history.conversation(read))
         except ProviderError as error:
-            self._failed("llm", error)
+            self.failed("llm", error)
         finally:
             if asyncio.current_task() is self._reading:
                 self._reading = None
@@ -309,31 +311,55 @@ class Session:
 
     # Speaking --------------------------------------------------------------------------------
 
-    def _greet(self) -> None:
+    def _open(self) -> None:
+        """What the agent says first."""
+        if self._agent.filler:
+            self.spawn(self._make_fillers(self._agent.filler.texts), name="fillers")
+        if self._agent.notice:
+            self._opening.append(("notice", self._agent.notice, True))
         if self._agent.greeting:
-            self._step(ReplyBegun())
-            words = self._agent.first_clause_words
-            clauses = recite(self._agent.greeting, reply=self._replies, first_clause_words=words, notes=self)
-            self._begin(None, "", clauses, held=False)
+            self._opening.append(("greeting", self._agent.greeting, self._agent.greeting_protected))
+        self._open_next()
+
+    def _open_next(self) -> None:
+        """The next part of the opening, unless the caller has the word."""
+        if self._opening and self._state.agent == "silent" and self._state.caller == "silent":
+            kind, text, protected = self._opening.popleft()
+            self._recite(kind, text, protected=protected)
+
+    def _recite(self, kind: str, text: str, *, protected: bool = False) -> None:
+        """Say a fixed text that answers nobody."""
+        self.step(ReplyBegun(protected))
+        clauses = recite(text, reply=self._replies, first_clause_words=0, notes=self)
+        self._begin(None, "", clauses, held=False, kind=kind)
 
     def _think(self, turn: int, text: str, *, held: bool) -> None:
         self._stop_reading()
+        self._opening.clear()
+        if self._idle:
+            self._idle.answered()
         clauses = answer(
-            LlmRequest(self._conversation(text)),
+            LlmRequest(self._history.conversation(text)),
             reply=self._replies,
             llm=self._providers.llm,
             first_clause_words=self._agent.first_clause_words,
             notes=self,
         )
-        self._begin(turn, text, clauses, held=held)
+        self._begin(turn, text, clauses, held=held, kind="answer")
 
-    def _begin(self, turn: int | None, prompt: str, clauses: Clauses, *, held: bool) -> None:
+    def _begin(self, turn: int | None, prompt: str, clauses: Clauses, *, held: bool, kind: str) -> None:
         number = self._replies
         self._replies += 1
         self._playout.begin(held=held)
-        self.note(ReplyStarted(at=self.now(), reply=number, turn=turn, prompt=prompt, held=held))
-        task = self._spawn(self._speak(number, clauses), name=f"reply {number}")
-        self._reply = _Reply(number, turn, prompt, task)
+        self.note(ReplyStarted(at=self.now(), reply=number, turn=turn, prompt=prompt, held=held, kind=kind))
+        task = self.spawn(self._speak(number, clauses), name=f"reply {number}")
+        self._reply = _Reply(number, turn, prompt, kind, task, None if held or turn is None else self.now())
+
+    def _commit(self, turn: int) -> None:
+        if self._reply:
+            self._reply.waiting_since = self.now()
+            self.note(ReplyCommitted(at=self.now(), reply=self._reply.number, turn=turn))
+            self._playout.release()
 
     async def _speak(self, number: int, clauses: Clauses) -> None:
         try:
@@ -347,72 +373,122 @@ class Session:
                 notes=self,
             )
         except ProviderError as error:
-            self._failed("reply", error)
+            self.failed("reply", error)
             if not self._reply or self._reply.number != number:
                 return  # it failed while it was being cancelled
             self._playout.complete()
             await self._playout.until_played()
         heard = self._playout.heard()
-        over = self._line_until if self._reply and self._reply.audible else self.now()
+        reply = self._reply
+        over = self._line_until if reply and reply.audible else self.now()
         self.note(PlayoutFinished(at=over, noted_at=self.now(), reply=number, heard=heard))
         self._remember(heard)
         self._reply = None
-        self._step(ReplyOver())
+        self._hung_up = reply is not None and reply.kind == "goodbye" and self._state.caller == "silent"
+        self.step(ReplyOver(over, heard.rstrip().endswith("?")))
+        self._open_next()
 
     def _cancel(self, reason: str) -> None:
         if self._reply:
             self._reply.task.cancel()
             self.note(ReplyCancelled(at=self.now(), reply=self._reply.number, reason=reason))
-            self._reply = None
-            self._playout.begin(held=True)
+            self._forget()
+
+    def _pause(self, turn: int, at: float) -> None:
+        reply = self._reply
+        if not reply:
+            return
+        self._playout.hold()
+        self._filler = b""
+        if reply.audible:
+            paused = self._line_until
+            self.note(AgentPaused(at=paused, noted_at=self.now(), reply=reply.number, turn=turn, speech_at=at))
+
+    def _resume(self, turn: int) -> None:
+        if self._reply:
+            if self._reply.audible:
+                self.note(AgentResumed(at=self.now(), reply=self._reply.number, turn=turn))
+            self._playout.release()
 
     def _interrupt(self, turn: int, at: float) -> None:
-        if not self._reply:
+        reply = self._reply
+        if not reply:
+            return
+        if not reply.audible:
+            self._cancel("caller spoke first")
             return
         heard = self._playout.heard()
-        self._reply.task.cancel()
+        reply.task.cancel()
         self.note(
             AgentInterrupted(
-                at=self._line_until,
-                noted_at=self.now(),
-                reply=self._reply.number,
-                turn=turn,
-                speech_at=at,
-                heard=heard,
+                at=self._line_until, noted_at=self.now(), reply=reply.number, turn=turn, speech_at=at, heard=heard
             )
         )
         self._remember(heard)
-        self._reply = None
-        self._playout.begin(held=True)
+        self._forget()
         self._read_ahead("")
 
-    # Memory ----------------------------------------------------------------------------------
+    def _forget(self) -> None:
+        self._reply = None
+        self._filler = b""
+        self._playout.begin(held=True)
 
     def _remember(self, heard: str) -> None:
         """What was asked, and of the answer only what the caller heard."""
-        if self._reply and self._reply.prompt:
-            self._history.append(Message("user", self._reply.prompt))
-        if heard:
-            self._history.append(Message("assistant", heard))
+        if self._reply:
+            self._history.add(self._reply.prompt, heard)
 
-    def _conversation(self, text: str) -> tuple[Message, ...]:
-        """What the LLM is shown: who it is, what was said, and what the caller says now."""
-        return (Message("system", self._agent.instructions), *self._remembered(), Message("user", text))
+    # While nothing is said -------------------------------------------------------------------
 
-    def _remembered(self) -> list[Message]:
-        limit = self._agent.max_history_turns
-        if limit is None:
-            return self._history
-        users = [index for index, message in enumerate(self._history) if message.role == "user"]
-        return self._history if len(users) <= limit else self._history[users[-limit] :] if limit else []
+    def _watch(self) -> None:
+        """Nobody speaks: is the caller still there?"""
+        assert self._idle
+        state = self._state
+        busy = state.caller != "silent" or state.agent != "silent" or self._hung_up
+        if due := self._idle.tick(self.now(), busy):
+            if due.text:
+                self._recite("goodbye" if due.last else "idle prompt", due.text)
+            else:
+                self._hung_up = True
+
+    async def _make_fillers(self, texts: tuple[str, ...]) -> None:
+        """Speak them ahead of time: a filler that takes long helps nobody."""
+        tts = self._providers.tts
+        try:
+            for text in texts:
+                resampler = Resampler(tts.rate, self._transport.rate)
+                pcm = bytearray()
+                async with aclosing(tts.synthesize(TtsRequest(text))) as audio:
+                    async for piece in audio:
+                        pcm += resampler.push(piece)
+                pcm += resampler.flush()
+                self._fillers.append((text, bytes(pcm)))
+        except ProviderError as error:
+            self.failed("tts", error)
+
+    def _fill(self) -> bytes:
+        """The next frame of a filler, where one is due or being played."""
+        rules = self._agent.filler
+        reply = self._reply
+        if rules and reply and not reply.audible and not self._filler and reply.waiting_since is not None:
+            waited = self.now() - reply.waiting_since
+            if self._fillers and waited >= rules.after_s - 1e-9 and not self._playout.queued_s:
+                reply.waiting_since = None  # one filler a reply
+                text, self._filler = self._fillers[0]
+                self._fillers.rotate(-1)
+                seconds = len(self._filler) / SAMPLE_WIDTH / self._transport.rate
+                self.note(FillerPlayed(at=self.now(), reply=reply.number, text=text, seconds=seconds))
+        size = round(self._transport.rate * FRAME_S) * SAMPLE_WIDTH
+        frame, self._filler = self._filler[:size], self._filler[size:]
+        return frame.ljust(size, b"\0") if frame else b""
 
     # The end ---------------------------------------------------------------------------------
 
-    def _failed(self, stage: str, error: ProviderError) -> None:
+    def failed(self, stage: str, error: ProviderError) -> None:
         where = error.where or stage
         self.note(ProviderFailed(at=self.now(), stage=where.split(":")[0], provider=where, message=str(error)))
 
-    def _spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Start a task of this call: it ends before the call does, and the call does not outlive its error."""
         task = self._clock.spawn(work, name=name)
         self._tasks.append(task)
@@ -431,7 +507,7 @@ class Session:
             if self._call_wav:
                 at_last.callback(self._call_wav.close)
             at_last.callback(self._note_end, reason)
-            self._stop_listening()
+            self._ears.stop()
             self._stop_reading()
             try:
                 self._cancel("call ended")
@@ -441,25 +517,3 @@ class Session:
 
     def _note_end(self, reason: str) -> None:
         self.note(CallEnded(at=self.now(), reason="failed" if self._broken else reason))
-
-
-class _Recent:
-    """The last seconds of the caller, so that listening can begin before the VAD was sure."""
-
-    def __init__(self) -> None:
-        self._frames: deque[bytes] = deque()
-        self._bytes = 0
-        self._end = 0  # bytes since the call began
-
-    def add(self, pcm: bytes) -> None:
-        self._frames.append(pcm)
-        self._bytes += len(pcm)
-        self._end += len(pcm)
-        while self._bytes > _MEMORY_S * PIPELINE_RATE * 2:
-            self._bytes -= len(self._frames.popleft())
-
-    def since(self, at: float) -> tuple[float, bytes]:
-        """The audio from `at` on (or as far back as is kept) and when it really starts."""
-        first = self._end - self._bytes
-        want = max(first, 2 * round(at * PIPELINE_RATE))
-        return want / 2 / PIPELINE_RATE, b"".join(self._frames)[want - first :]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-StageName = Literal["vad", "stt", "llm", "tts"]
+StageName = Literal["vad", "stt", "llm", "tts", "turn_model"]
 
 PROVIDERS: dict[StageName, dict[str, str]] = {
     "vad": {
@@ -32,15 +32,22 @@ PROVIDERS: dict[StageName, dict[str, str]] = {
     },
     "stt": {
         "local": "voicectl.providers.local_stt:LocalStt",
+        "deepgram": "voicectl.providers.deepgram_stt:DeepgramStt",
         "scripted": "voicectl.providers.scripted:ScriptedStt",
     },
     "llm": {
         "local": "voicectl.providers.local_llm:LocalLlm",
+        "openai": "voicectl.providers.openai_llm:OpenAiLlm",
         "scripted": "voicectl.providers.scripted:ScriptedLlm",
     },
     "tts": {
         "local": "voicectl.providers.local_tts:LocalTts",
+        "cartesia": "voicectl.providers.cartesia_tts:CartesiaTts",
         "scripted": "voicectl.providers.scripted:ScriptedTts",
+    },
+    "turn_model": {
+        "smart-turn": "voicectl.providers.smart_turn:SmartTurn",
+        "scripted": "voicectl.providers.scripted:ScriptedTurnModel",
     },
 }
 
@@ -49,6 +56,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "voicectl.providers.local_stt": ("onnxruntime",),
     "voicectl.providers.local_llm": ("xllamacpp",),
     "voicectl.providers.local_tts": ("onnxruntime", "espeakng_loader"),
+    "voicectl.providers.smart_turn": ("onnxruntime",),
 }
 """What a provider imports beyond the base install; the extra that has it is named `local`."""
 

@@ -7,6 +7,10 @@ What makes it fast enough to talk to is the prompt cache: the engine keeps the e
 the last conversation and works only on what is new. Those of other conversations it keeps in
 memory and copies back, so several agents and calls can share it, one answer at a time.
 
+Reading ahead (`warm`) is beginning an answer that nobody has asked for yet. It stops by itself at
+its first words; should it be asked for while it is on its way, it is that answer. What is really
+asked for does not wait for one that is not.
+
 How an answer is cancelled: the engine calls back after each token and after each batch of the
 prompt, and stops when the callback says so. A token takes 20 to 30 ms. A batch of a prompt that is
 not in the cache takes up to 250 ms and cannot be cut short; the generator is closed at once all
@@ -47,6 +51,7 @@ MODELS = ("qwen2.5-coder-0.5b", "smollm2-135m")
 _WHERE = "llm:local"
 _PROMPT_BATCH = 32  # tokens; larger is 10% faster on a cold prompt and slower to cancel
 _PROMPT_CACHE_MIB = 256  # other conversations' tokens: 12 kB each for the 0.5B model
+_AHEAD_TOKENS = 2  # of an answer that nobody has asked for: the first is a by-product of reading
 _SPINS = "500"
 _SOCKET_PATH_MAX = 100  # bytes; the system's limit is 104 or 108
 
@@ -80,6 +85,7 @@ class LocalLlm:
         self._store = store
         self._engine: _Engine | None = None
         self._answers: set[_Answer] = set()
+        self._ahead: tuple[tuple[Message, ...], _Answer] | None = None
 
     async def start(self, progress: Progress) -> None:
         """Load the model and let it say one token.
@@ -102,24 +108,50 @@ class LocalLlm:
 
     async def warm(self, messages: tuple[Message, ...]) -> None:
         """Evaluate `messages`, so that conversations which begin so find them in the cache."""
-        async with contextlib.aclosing(self._ask(messages, max_tokens=1)) as chunks:
-            async for _ in chunks:
-                pass
+        self._drop_ahead()
+        answer = self._begin(messages, _AHEAD_TOKENS)
+        self._ahead = messages, answer
+        try:
+            if not await answer.begun() and answer.task:
+                await answer.task
+        except asyncio.CancelledError:
+            if self._ahead and self._ahead[1] is answer:  # else somebody has asked for it
+                answer.abandon()
+            raise
 
-    def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
+    async def generate(self, request: LlmRequest) -> AsyncGenerator[LlmChunk, None]:
         """Stream the answer; closing the generator stops the engine at its next token.
 
         Raises:
             ProviderError: the conversation is too long for the context, or the engine failed.
         """
-        return self._ask(request.messages, self._options.max_tokens)
+        ahead, self._ahead = self._ahead, None
+        if ahead and ahead[0] == request.messages and ahead[1].adopt():
+            answer = ahead[1]
+        else:
+            if ahead:
+                ahead[1].abandon()
+            answer = self._begin(request.messages)
+        try:
+            while (chunk := await answer.next()) is not None:
+                yield chunk
+            if answer.task:
+                await answer.task
+        finally:
+            answer.abandon()
 
-    async def _ask(self, messages: tuple[Message, ...], max_tokens: int) -> AsyncGenerator[LlmChunk, None]:
+    def _drop_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead:
+            ahead[1].abandon()
+
+    def _begin(self, messages: tuple[Message, ...], most_tokens: int | None = None) -> _Answer:
+        """Let the engine answer; no further than `most_tokens`, unless somebody adopts it."""
         if self._engine is None:
             raise ProviderError("was asked before it was started", where=_WHERE)
         body = {
             "messages": [{"role": message.role, "content": message.content} for message in messages],
-            "max_tokens": max_tokens,
+            "max_tokens": self._options.max_tokens,
             "temperature": self._options.temperature,
             "repeat_penalty": self._options.repeat_penalty,
             "seed": self._options.seed,
@@ -128,30 +160,26 @@ class LocalLlm:
             "stream_options": {"include_usage": True},
             "return_progress": True,  # a call-back during the prompt too, where it can be cancelled
         }
-        answer = _Answer()
+        answer = _Answer(most_tokens)
         answer.task = self._clock.spawn(self._run(self._engine, json.dumps(body), answer), name="local llm")
         self._answers.add(answer)
         answer.task.add_done_callback(lambda _: self._answers.discard(answer))
-        try:
-            while (chunk := await answer.next()) is not None:
-                yield chunk
-            await answer.task
-        finally:
-            answer.abandoned = True
+        return answer
 
     async def _run(self, engine: _Engine, body: str, answer: _Answer) -> None:
         try:
             await self._clock.run(engine.chat, body, answer.take)
         finally:
-            answer.abandoned = True  # should this task be cancelled, the thread need not go on
+            answer.abandon()  # should this task be cancelled, the thread need not go on
             answer.end()
 
     async def aclose(self) -> None:
         """Free the model, once no answer runs in it any more."""
         engine, self._engine = self._engine, None
+        self._drop_ahead()
         running = list(self._answers)
         for answer in running:
-            answer.abandoned = True
+            answer.abandon()
         await asyncio.gather(*(answer.task for answer in running if answer.task), return_exceptions=True)
         if engine:
             await self._clock.run(engine.close)
@@ -160,16 +188,31 @@ class LocalLlm:
 class _Answer:
     """One answer on its way from the engine's thread to the event loop.
 
-    `take` and `end` are called in the thread, `next` in the loop. What waits between them is at
+    `take` and `end` are called in the thread, the rest in the loop. What waits between them is at
     most `max_tokens` chunks.
     """
 
-    def __init__(self) -> None:
-        self.abandoned = False
+    def __init__(self, most_tokens: int | None = None) -> None:
         self.task: asyncio.Task[None] | None = None
+        self._most_tokens = most_tokens
+        self._tokens = 0
+        self._abandoned = False
+        self._stopped = False
+        self._lock = threading.Lock()  # whether it stops is decided here, and whether it is adopted there
         self._chunks: deque[LlmChunk | ProviderError | None] = deque()
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
+
+    def abandon(self) -> None:
+        """Nobody wants it: the engine is told to stop when it calls next."""
+        self._abandoned = True
+
+    def adopt(self) -> bool:
+        """Somebody wants all of it. False when it is too late: it has been stopped."""
+        with self._lock:
+            if not self._stopped:
+                self._abandoned, self._most_tokens = False, None
+            return not self._stopped
 
     def take(self, data: dict[str, Any]) -> bool:
         """One message of the engine. True tells it to stop."""
@@ -177,15 +220,32 @@ class _Answer:
             self._put(_translate(error))
         for choice in data.get("choices") or ():
             if text := choice.get("delta", {}).get("content"):
+                self._tokens += 1
                 self._put(TextDelta(text))
         if usage := data.get("usage"):
             cached: int | None = usage.get("prompt_tokens_details", {}).get("cached_tokens")
             self._put(Usage(usage.get("prompt_tokens"), cached, usage.get("completion_tokens")))
-        return self.abandoned
+        with self._lock:
+            enough = self._most_tokens is not None and self._tokens >= self._most_tokens
+            self._stopped = self._stopped or self._abandoned or enough
+            return self._stopped
 
     def end(self) -> None:
         """No more will come."""
         self._put(None)
+
+    async def begun(self) -> bool:
+        """Wait until it has begun to answer: all that was to be read has been. False: it has no answer.
+
+        Raises:
+            ProviderError: what the engine said went wrong.
+        """
+        while not self._chunks:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if isinstance(self._chunks[0], ProviderError):
+            raise self._chunks[0]
+        return self._chunks[0] is not None
 
     async def next(self) -> LlmChunk | None:
         """The next chunk; None after the last.

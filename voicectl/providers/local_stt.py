@@ -4,15 +4,20 @@ What lives here: the model, its tokens, turns that are longer than it can hear a
 not: when to ask for good (the endpointer's business).
 
 The model does not stream: text comes from hearing the whole turn again, some 60 ms for three
-seconds of speech. A turn of more than `_LONG_S` is cut at its quietest moment and what lies before
-is heard for good, so no answer takes longer than that for one stretch.
+seconds of speech. So that the caller does not wait for that, the turn is heard as soon as the line
+falls quiet, before anybody knows whether it is a pause; when the flush comes and there was no sound
+since, its answer is ready. What was heard before is a draft for the next hearing: the decoder reads
+it at once, and writes word by word only where it disagrees.
+
+A turn of more than `_LONG_S` is cut at its quietest moment and what lies before is heard for good,
+so no answer takes longer than that for one stretch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +44,20 @@ _CUT_QUIET_S = 0.3  # ... in the middle of its quietest stretch of this length
 _SHORTEST_S = 0.1  # less holds no word, and the model makes some up
 _TOKENS_PER_S = 6.5  # the publisher's bound; a model that repeats itself runs into it
 _START, _END = 1, 2
+_DRAFT_MARGIN = 0.5  # of the logits: a draft this close to the best stays, so that texts do not flicker
+_LOOP_LENGTHS, _LOOP_ROUNDS = (2, 8), 4  # tokens said again, how often
+_DRAFT_REACH = 4  # tokens that may be too many in the draft at one place
+_DRAFT_AT_ONCE = 8  # tokens that are tried again after one was wrong
+
+_STEP_S = 0.01  # loudness is looked at in steps of this length
+_HUSH_S = 0.06  # so long a quiet may be the end: shorter than a VAD is sure of, longer than most consonants' gaps
+_UNDER_SPEECH = 10**-2.5  # quiet is 25 dB under the speech, in power ...
+_OVER_NOISE = 10**0.6  # ... or no more than 6 dB over the line's noise ...
+_CLEARLY_UNDER = 10**-1.2  # ... where that is 12 dB under the speech
+_SPEECH_FADES = 10**-0.01  # a step; the loudest is forgotten by 10 dB a second
+_NOISE_RISES = 10**0.002
+_NO_SOUND = 1.0  # the power of the last bit
+_AFTER_S = 0.1  # of silence is heard after a hush: the model finishes a word better then
 
 
 class Options(BaseModel):
@@ -48,10 +67,11 @@ class Options(BaseModel):
 
     threads: int = Field(default=1, ge=1, le=16, description="CPU threads. A second one gains little.")
     partial_ms: int = Field(
-        default=700,
+        default=1500,
         ge=0,
         le=10_000,
-        description="Hear the turn so far this often while the caller speaks: the LLM can read ahead. 0: never.",
+        description="Hear the turn so far whenever the line falls quiet, and this often while the caller speaks: "
+        "the LLM can read ahead. 0: neither.",
     )
 
 
@@ -118,8 +138,11 @@ class _Stream:
         self._model = model
         self._clock = clock
         self._partial_s = partial_s
-        self._unheard_s = 0.0  # pushed since the model last heard anything
         self._pcm = bytearray()  # what is not heard for good yet
+        self._line = _Line()
+        self._hearing_to = 0.0  # the model has heard, or is hearing, so many seconds
+        self._heard: str | None = None  # the text of that; None while it is being heard
+        self._draft: list[int] = []
         self._settled: list[str] = []
         self._flushes = 0
         self._answered = 0
@@ -130,15 +153,18 @@ class _Stream:
 
     def push(self, pcm: bytes) -> None:
         self._pcm += pcm
-        self._unheard_s += _seconds(pcm)
+        self._line.push(pcm)
         if _seconds(self._pcm) > _LONG_S or self._partial_due():
             self._changed.set()
+            asked = self._answered < self._flushes  # a flush is for what came before it
+            if self._job and self._line.hushed and not self._settling and not asked:
+                self._job.stop()  # what it hears is not all, and this may be the end
 
     def flush(self) -> None:
         self._flushes += 1
         self._changed.set()
-        if self._job and not self._settling:
-            self._job.stop()  # what it hears is no longer all
+        if self._job and not self._hears_all and not self._settling:
+            self._job.stop()
 
     async def __aiter__(self) -> AsyncIterator[Transcript]:
         """One transcript for each flush that no later one overtook, and partials between them.
@@ -151,42 +177,67 @@ class _Stream:
                 await self._settle()
             elif self._answered < self._flushes:
                 flush = self._flushes
-                text = await self._hear(bytes(self._pcm))
+                text = self._heard if self._hears_all else None
+                if text is None:
+                    # Who asks knows of a pause: this is heard to its end, quiet though it may not look.
+                    text = await self._hear(margin_s=_HUSH_S)
                 if text is not None and flush == self._flushes and not self._closed:
                     self._answered = flush
                     yield Transcript(self._whole(text), flush)
             elif self._partial_due():
-                text = await self._hear(bytes(self._pcm))
+                text = await self._hear()
                 if text and not self._closed and self._answered == self._flushes:
                     yield Transcript(self._whole(text))
             else:
                 self._changed.clear()
                 await self._changed.wait()
 
+    @property
+    def _hears_all(self) -> bool:
+        """Whether nothing but silence was pushed since what the model has heard, or is hearing."""
+        return self._line.loud_until + _HUSH_S <= self._hearing_to + 1e-9
+
     def _partial_due(self) -> bool:
-        return 0 < self._partial_s <= self._unheard_s
+        if not self._partial_s or self._hears_all:
+            return False
+        return self._line.hushed or self._line.seconds - self._hearing_to >= self._partial_s - 1e-9
 
     def _whole(self, text: str) -> str:
         return " ".join([*self._settled, text]).strip()
+
+    async def _hear(self, margin_s: float = 0.0) -> str | None:
+        """The text of all there is; None when stopped."""
+        pcm = bytes(self._pcm)
+        if self._line.hushed:
+            pcm += bytes(round(_AFTER_S * PIPELINE_RATE) * SAMPLE_WIDTH)
+        self._hearing_to = self._line.seconds + margin_s
+        self._heard = None
+        tokens = await self._run(pcm)
+        if tokens is None:
+            self._hearing_to = 0.0
+            return None
+        self._draft = tokens
+        self._heard = self._model.text(tokens)
+        return self._heard
 
     async def _settle(self) -> None:
         """Hear the beginning of a long turn for good."""
         head = bytes(self._pcm[: _quietest(bytes(self._pcm))])
         self._settling = True
         try:
-            text = await self._hear(head)
+            tokens = await self._run(head)
         finally:
             self._settling = False
-        if text is not None:
-            self._settled.append(text)
+        if tokens is not None:
+            self._settled.append(self._model.text(tokens))
             del self._pcm[: len(head)]
+            self._draft = []
+            self._hearing_to = 0.0
 
-    async def _hear(self, pcm: bytes) -> str | None:
-        """The text of `pcm`; None when stopped."""
+    async def _run(self, pcm: bytes) -> list[int] | None:
         job = self._job = _Job()
-        self._unheard_s = 0.0
         try:
-            return await self._clock.run(self._model.hear, pcm, job)
+            return await self._clock.run(self._model.hear, pcm, job, self._draft)
         finally:
             job.stop()  # when this task is cancelled the thread need not go on
             self._job = None
@@ -196,6 +247,44 @@ class _Stream:
         self._changed.set()
         if self._job:
             self._job.stop()
+
+
+class _Line:
+    """How long the caller's line has been quiet, by its loudness alone: compared with the speech
+    and the noise of this turn so far."""
+
+    def __init__(self) -> None:
+        self.loud_until = 0.0
+        self._steps = 0
+        self._rest = b""
+        self._speech = 0.0
+        self._noise = float("inf")
+
+    @property
+    def seconds(self) -> float:
+        return self._steps * _STEP_S
+
+    @property
+    def hushed(self) -> bool:
+        """Whether something was said, and the line is quiet since."""
+        return 0.0 < self.loud_until <= self.seconds - _HUSH_S + 1e-9
+
+    def push(self, pcm: bytes) -> None:
+        import numpy as np
+
+        size = round(_STEP_S * PIPELINE_RATE) * SAMPLE_WIDTH
+        data = self._rest + pcm
+        whole = len(data) // size * size
+        self._rest = data[whole:]
+        steps = np.frombuffer(data[:whole], "<i2").astype(np.float32).reshape(-1, size // SAMPLE_WIDTH)
+        powers: list[float] = np.mean(np.square(steps), axis=1).tolist()
+        for power in powers:
+            self._steps += 1
+            self._speech = max(power, self._speech * _SPEECH_FADES)
+            self._noise = min(max(power, _NO_SOUND), self._noise * _NOISE_RISES)
+            noise = min(self._noise * _OVER_NOISE, self._speech * _CLEARLY_UNDER)
+            if power > max(self._speech * _UNDER_SPEECH, noise):
+                self.loud_until = self.seconds
 
 
 class _Moonshine:
@@ -213,8 +302,9 @@ class _Moonshine:
             if given.name.startswith("past_key_values")
         }
 
-    def hear(self, pcm: bytes, job: _Job) -> str | None:
-        """The text of s16le mono samples at PIPELINE_RATE; None when `job` was stopped.
+    def hear(self, pcm: bytes, job: _Job, draft: Sequence[int] = ()) -> list[int] | None:
+        """The tokens of s16le mono samples at PIPELINE_RATE; None when `job` was stopped. `draft` is
+        what they may be: the nearer, the faster.
 
         Raises:
             ProviderError: the model failed.
@@ -222,21 +312,25 @@ class _Moonshine:
         import numpy as np
 
         if _seconds(pcm) < _SHORTEST_S:
-            return ""
+            return []
         samples = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
         job.run_options = self._onnxruntime.RunOptions()
         job.run_options.log_severity_level = 4  # being stopped is no error
         if job.stopped:
             return None
         try:
-            tokens = self._decode(samples, job)
+            tokens = self._decode(samples, job, draft)
         except Exception as error:  # onnxruntime's errors share no base; a stopped run is one
             if job.stopped:
                 return None
             raise ProviderError("the model failed", where=_WHERE) from error
-        return None if job.stopped else self._text(tokens)
+        return None if job.stopped else tokens
 
-    def _decode(self, samples: Samples, job: _Job) -> list[int]:
+    def text(self, tokens: Sequence[int]) -> str:
+        spelled = b"".join(self._tokens[token] for token in tokens)
+        return spelled.decode("utf-8", errors="ignore").replace("▁", " ").strip()
+
+    def _decode(self, samples: Samples, job: _Job, draft: Sequence[int]) -> list[int]:
         import numpy as np
 
         given = samples[np.newaxis]
@@ -246,30 +340,54 @@ class _Moonshine:
         past: dict[str, Any] = {
             name: np.zeros((1, heads, 0, width), np.float32) for name, (heads, width) in self._past.items()
         }
+        most = round(len(samples) / PIPELINE_RATE * _TOKENS_PER_S) + 8
         tokens: list[int] = []
-        token = _START
-        for step in range(round(len(samples) / PIPELINE_RATE * _TOKENS_PER_S) + 8):
+        asked = [_START, *draft]
+        at = 0  # in the draft
+        while len(tokens) < most:
             feed = {
-                "input_ids": np.array([[token]], np.int64),
+                "input_ids": np.array([asked], np.int64),
                 "encoder_hidden_states": hidden,
                 "encoder_attention_mask": mask,
-                "use_cache_branch": np.array([step > 0]),
+                "use_cache_branch": np.array([bool(tokens)]),
                 **past,
             }
             out = dict(zip(self._outputs, self._decoder.run(None, feed, job.run_options), strict=True))
-            token = int(out["logits"][0, -1].argmax())
-            if token == _END or job.stopped:
+            if job.stopped:
                 break
-            tokens.append(token)
+            logits = out["logits"][0]
+            likely: list[int] = logits.argmax(axis=-1).tolist()
+            drafted = asked[1:]
+            close = logits[range(len(drafted)), drafted] >= logits[:-1].max(axis=-1) - _DRAFT_MARGIN
+            first = not tokens
+            agreed = int(np.argmin(np.append(close, False)))
+            tokens += [*drafted[:agreed], likely[agreed]]
+            if tokens[-1] == _END or _repeats(tokens):
+                return tokens[:-1][:most]
             for name in past:
                 # The encoder's side is computed in the first step and handed back empty later.
-                if step == 0 or ".decoder." in name:
+                if first or ".decoder." in name:
                     past[name] = out[name.replace("past_key_values", "present")]
-        return tokens
+                if ".decoder." in name:
+                    past[name] = past[name][:, :, : len(tokens)]  # not what the draft had wrong
+            at = _resume(draft, at + agreed, tokens[-1])
+            asked = [tokens[-1], *draft[at : at + _DRAFT_AT_ONCE]]
+        return tokens[:most]
 
-    def _text(self, tokens: list[int]) -> str:
-        spelled = b"".join(self._tokens[token] for token in tokens)
-        return spelled.decode("utf-8", errors="ignore").replace("▁", " ").strip()
+
+def _repeats(tokens: Sequence[int]) -> bool:
+    """Whether the model has begun to say the same for ever, as it does where a word is cut in half."""
+    return any(
+        len(tokens) >= _LOOP_ROUNDS * length
+        and all(tokens[-at] == tokens[-at - length] for at in range(1, (_LOOP_ROUNDS - 1) * length + 1))
+        for length in range(_LOOP_LENGTHS[0], _LOOP_LENGTHS[1] + 1)
+    )
+
+
+def _resume(draft: Sequence[int], at: int, token: int) -> int:
+    """Where the draft may go on to be right, when the model wrote `token` instead of its token `at`."""
+    near = range(max(0, at - 1), min(len(draft), at + _DRAFT_REACH))
+    return next((place + 1 for place in near if draft[place] == token), at + 1)
 
 
 def _session(onnxruntime: Any, path: Path, threads: int) -> Any:

@@ -1,6 +1,7 @@
 """The local TTS: a Piper voice on onnxruntime, its phonemes from an espeak-ng process beside us.
 
 What lives here: making text speakable, phonemes to the voice's ids, the voice, trimming silence.
+What was spoken lately is kept: answers begin alike ("Sure,"), and a caller waits for their beginning.
 What must not: espeak-ng itself (`espeak_worker.py`, which is under the GPL and therefore another
 process), where to cut a reply (`pipeline/clauses.py`).
 
@@ -39,9 +40,11 @@ if TYPE_CHECKING:
 MODELS = ("piper-joe-en",)
 
 _WHERE = "tts:local"
-_LEAD_S = 0.015  # silence kept before the first sound: enough not to clip its onset
-_TAIL_S = 0.060  # and after the last
-_PAUSE_S = 0.220  # and between two sentences of one text
+_LEAD_S = 0.010  # silence kept before the first sound: enough not to clip its onset
+_PAUSES = {".": 0.220, "!": 0.220, "?": 0.220, ":": 0.150, ";": 0.150, ",": 0.100, "": 0.030}
+"""Silence after the last sound of a text, by the mark that it ends with."""
+_FADE_S = 0.005  # in and out, so that no cut clicks
+_RING_S = 0.060  # of the voice's own ending, faded out; what is left of the pause is digital silence
 _AUDIBLE = 0.008  # RMS of a 5 ms step, full scale 1: above the voice's own noise, below its softest sound
 _STEP_S = 0.005
 
@@ -53,6 +56,7 @@ class Options(BaseModel):
 
     speed: float = Field(default=1.0, ge=0.5, le=2.0, description="Speaking rate; 1.2 is a fifth faster.")
     threads: int = Field(default=2, ge=1, le=16, description="CPU threads.")
+    cache_mb: float = Field(default=8, ge=0, le=1000, description="Megabytes of what was spoken lately; 0: none.")
 
 
 class LocalTts:
@@ -68,9 +72,10 @@ class LocalTts:
         self._store = store
         self._voice: _Voice | None = None
         self._phonemes: _Phonemes | None = None
+        self._spoken = _Spoken(round(options.cache_mb * 1e6))
 
     async def start(self, progress: Progress) -> None:
-        """Load the voice, start the espeak-ng process, and speak a sentence to nobody.
+        """Load the voice, start the espeak-ng process, and speak to nobody how answers like to begin.
 
         Raises:
             MissingExtra: onnxruntime or espeakng-loader is not installed.
@@ -94,9 +99,10 @@ class LocalTts:
         self._phonemes = _Phonemes(voice.espeak_voice)
         await self._clock.run(self._phonemes.open)
         self._voice = voice
-        async with contextlib.aclosing(self.synthesize(TtsRequest("Hello, good morning."))) as audio:
-            async for _ in audio:
-                pass
+        for text in _OPENERS:
+            async with contextlib.aclosing(self.synthesize(TtsRequest(text))) as audio:
+                async for _ in audio:
+                    pass
 
     async def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
         """Speak `request.text`: one piece of audio a sentence, none when nothing in it is a word.
@@ -106,15 +112,25 @@ class LocalTts:
         """
         if self._voice is None or self._phonemes is None:
             raise ProviderError("was asked before it was started", where=_WHERE)
-        said = sentences(speakable(request.text))
+        text = speakable(request.text)
+        said = sentences(text)
+        last_mark = text.rstrip("\"')]")[-1:].replace("…", ".")
         for index, sentence in enumerate(said):
-            job = _Job()
-            try:
-                spoken = await self._clock.run(self._speak, self._voice, self._phonemes, sentence, job)
-            finally:
-                job.stop()  # when this is cancelled the thread need not go on
-            if spoken is not None:
-                yield _trimmed(spoken, self.rate, _TAIL_S if index == len(said) - 1 else _PAUSE_S)
+            mark = sentence[-1] if index < len(said) - 1 or last_mark in _PAUSES else ""
+            pause_s = _PAUSES[mark]
+            kept = (*sentence, mark)
+            pcm = self._spoken.get(kept)
+            if pcm is None:
+                job = _Job()
+                try:
+                    sound = await self._clock.run(self._speak, self._voice, self._phonemes, sentence, job)
+                finally:
+                    job.stop()  # when this is cancelled the thread need not go on
+                if sound is None:
+                    continue
+                pcm = _trimmed(sound, self.rate, pause_s)
+                self._spoken.keep(kept, pcm)
+            yield pcm
 
     @staticmethod
     def _speak(voice: _Voice, phonemes: _Phonemes, sentence: Sequence[str], job: _Job) -> Samples | None:
@@ -130,6 +146,27 @@ class LocalTts:
             await self._clock.run(phonemes.close)
 
 
+class _Spoken:
+    """What was spoken lately, by its text: at most so many bytes, the longest unused goes first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._size = 0
+        self._sounds: dict[tuple[str, ...], bytes] = {}
+
+    def get(self, text: tuple[str, ...]) -> bytes | None:
+        pcm = self._sounds.pop(text, None)
+        if pcm is not None:
+            self._sounds[text] = pcm  # now the last to go
+        return pcm
+
+    def keep(self, text: tuple[str, ...], pcm: bytes) -> None:
+        self._size += len(pcm) - len(self._sounds.pop(text, b""))
+        self._sounds[text] = pcm
+        while self._size > self._most:
+            self._size -= len(self._sounds.pop(next(iter(self._sounds))))
+
+
 class _Job:
     """One run of the voice, which another thread may stop."""
 
@@ -142,6 +179,8 @@ class _Job:
         if self.run_options is not None:
             self.run_options.terminate = True
 
+
+_OPENERS = ("Sure,", "Okay,", "Great,", "Sorry,", "Yes,", "No,", "Of course.", "Thank you,", "Hello.")
 
 # Text ----------------------------------------------------------------------------------------
 
@@ -423,8 +462,8 @@ class _Voice:
         return sound.reshape(-1)
 
 
-def _trimmed(sound: Samples, rate: int, tail_s: float) -> bytes:
-    """s16le samples with `_LEAD_S` of silence before the first audible one and `tail_s` after the last."""
+def _trimmed(sound: Samples, rate: int, pause_s: float) -> bytes:
+    """s16le samples: `_LEAD_S` of silence, the sound, and `pause_s` of silence after it."""
     import numpy as np
 
     step = round(_STEP_S * rate)
@@ -432,9 +471,13 @@ def _trimmed(sound: Samples, rate: int, tail_s: float) -> bytes:
     power = np.mean(np.square(sound[: steps * step].reshape(steps, step)), axis=1) if steps else np.zeros(0)
     loud = np.flatnonzero(power > _AUDIBLE**2)
     if loud.size:
-        begin = int(loud[0]) * step - round(_LEAD_S * rate)
-        end = (int(loud[-1]) + 1) * step + round(tail_s * rate)
-        sound = sound[max(0, begin) : end]
+        begin = max(0, int(loud[0]) * step - round(_LEAD_S * rate))
+        last = (int(loud[-1]) + 1) * step
+        heard = sound[begin : last + round(min(_RING_S, pause_s) * rate)].copy()
+        fade = np.linspace(0, 1, round(_FADE_S * rate), dtype=np.float32)
+        heard[: len(fade)] *= fade
+        heard[-len(fade) :] *= fade[::-1]
+        sound = np.concatenate((heard, np.zeros(last - begin + round(pause_s * rate) - len(heard), np.float32)))
     return (np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes()
 
 

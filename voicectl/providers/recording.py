@@ -24,6 +24,8 @@ from voicectl.pipeline.protocols import (
     Transcript,
     Tts,
     TtsRequest,
+    TurnModel,
+    TurnModelStream,
     Vad,
     VadStream,
 )
@@ -38,6 +40,8 @@ from voicectl.streams import (
     SttHeard,
     SttOpened,
     TtsAsked,
+    TurnModelAsked,
+    TurnModelScored,
     VadWindows,
 )
 
@@ -49,6 +53,7 @@ def recorded_to(log: StreamLog, providers: Providers) -> Providers:
         RecordingStt(providers.stt, log),
         RecordingLlm(providers.llm, log),
         RecordingTts(providers.tts, log),
+        RecordingTurnModel(providers.turn_model, log) if providers.turn_model else None,
     )
 
 
@@ -120,7 +125,8 @@ class _SttStream:
 
     async def __aiter__(self) -> AsyncIterator[Transcript]:
         async for transcript in self._inner:
-            self._log.write(SttHeard(at=self._log.now(), id=self._id, text=transcript.text, flush=transcript.flush))
+            now, end = self._log.now(), transcript.turn_end
+            self._log.write(SttHeard(at=now, id=self._id, text=transcript.text, flush=transcript.flush, turn_end=end))
             yield transcript
 
     async def aclose(self) -> None:
@@ -128,6 +134,34 @@ class _SttStream:
             self._closed = True
             self._log.write(SttClosed(at=self._log.now(), id=self._id))
         await self._inner.aclose()
+
+
+class RecordingTurnModel(_Recording):
+    def __init__(self, inner: TurnModel, log: StreamLog) -> None:
+        super().__init__(inner.name, log)
+        self._inner = inner
+
+    def open(self) -> TurnModelStream:
+        return _TurnModelStream(self._inner.open(), self._log)
+
+
+class _TurnModelStream:
+    def __init__(self, inner: TurnModelStream, log: StreamLog) -> None:
+        self._inner = inner
+        self._log = log
+        self._bytes = 0
+
+    def push(self, pcm: bytes) -> None:
+        self._bytes += len(pcm)
+        self._inner.push(pcm)
+
+    async def score(self, start: float) -> float:
+        stream = self._log.next_id()
+        end = self._bytes / SAMPLE_WIDTH / PIPELINE_RATE
+        self._log.write(TurnModelAsked(at=self._log.now(), id=stream, start=start, end=end))
+        score = await self._inner.score(start)
+        self._log.write(TurnModelScored(at=self._log.now(), id=stream, score=score))
+        return score
 
 
 class RecordingLlm(_Recording):

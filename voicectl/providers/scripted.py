@@ -25,6 +25,7 @@ from voicectl.pipeline.protocols import (
     TextDelta,
     Transcript,
     TtsRequest,
+    TurnModelStream,
     Usage,
     VadStream,
 )
@@ -149,6 +150,42 @@ class _ScriptedSttStream:
 
     async def aclose(self) -> None:
         self._due.put_nowait(None)
+
+
+# End of turn ---------------------------------------------------------------------------------
+
+
+class TurnModelOptions(_Options):
+    """The same score for every pause, a fixed time after it was asked for."""
+
+    score: float = Field(0.9, ge=0, le=1, description="How sure it is that the caller has finished.")
+    score_ms: float = Field(100.0, ge=0, le=60_000, description="From the pause to the score, ms.")
+
+
+class ScriptedTurnModel(_Scripted):
+    """Knows the answer without listening."""
+
+    Options = TurnModelOptions
+
+    def __init__(self, options: TurnModelOptions, model: str | None, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+
+    def open(self) -> TurnModelStream:
+        return _ScriptedTurnModelStream(self._options, self._clock)
+
+
+class _ScriptedTurnModelStream:
+    def __init__(self, options: TurnModelOptions, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+
+    def push(self, pcm: bytes) -> None:
+        """It does not listen."""
+
+    async def score(self, start: float) -> float:
+        await self._clock.sleep_until(self._clock.now() + self._options.score_ms / 1000)
+        return self._options.score
 
 
 # LLM -----------------------------------------------------------------------------------------

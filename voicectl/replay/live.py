@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 from voicectl.assemble import Engine, rules_of
 from voicectl.audio import Resampler
@@ -26,6 +27,8 @@ from voicectl.pipeline.protocols import (
     Transcript,
     Tts,
     TtsRequest,
+    TurnModel,
+    TurnModelStream,
 )
 from voicectl.providers.recorded import NotRecorded, replayed
 from voicectl.recording import Recording
@@ -64,6 +67,9 @@ def or_live(recorded: Providers, live: Providers, on_live: OnLive) -> Providers:
         _OrLiveStt(recorded.stt, live.stt, on_live),
         _OrLiveLlm(recorded.llm, live.llm, on_live),
         _OrLiveTts(recorded.tts, live.tts, on_live),
+        _OrLiveTurnModel(recorded.turn_model, live.turn_model, on_live)
+        if recorded.turn_model and live.turn_model
+        else None,
     )
 
 
@@ -121,12 +127,40 @@ class _OrLiveSttStream:
         self._live.flush()
         before = self._flushes - 1  # answered by the recording, or overtaken
         async for transcript in self._live:
-            yield Transcript(transcript.text, transcript.flush and transcript.flush + before)
+            yield replace(transcript, flush=transcript.flush and transcript.flush + before)
 
     async def aclose(self) -> None:
         await self._recorded.aclose()
         if self._live:
             await self._live.aclose()
+
+
+class _OrLiveTurnModel(_OrLive):
+    def __init__(self, recorded: TurnModel, live: TurnModel, on_live: OnLive) -> None:
+        super().__init__(live.name, on_live)
+        self._recorded = recorded
+        self._live = live
+
+    def open(self) -> TurnModelStream:
+        return _OrLiveTurnModelStream(self._recorded.open(), self._live.open(), self._on_live)
+
+
+class _OrLiveTurnModelStream:
+    def __init__(self, recorded: TurnModelStream, live: TurnModelStream, on_live: OnLive) -> None:
+        self._recorded = recorded
+        self._live = live
+        self._on_live = on_live
+
+    def push(self, pcm: bytes) -> None:
+        self._recorded.push(pcm)
+        self._live.push(pcm)
+
+    async def score(self, start: float) -> float:
+        try:
+            return await self._recorded.score(start)
+        except NotRecorded as miss:
+            self._on_live(str(miss))
+        return await self._live.score(start)
 
 
 class _OrLiveLlm(_OrLive):

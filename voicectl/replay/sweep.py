@@ -91,7 +91,9 @@ def check_has_effect(key: str) -> None:
     UsageError: a replay plays the recorded providers, line and clock, so the key changes nothing.
     """
     top = key.split(".")[0]
-    if (top in STAGES and key != "vad.threshold") or top in ("line", "clock", "description", "language", "thresholds"):
+    others = ("line", "clock", "description", "language", "thresholds")
+    provider = (top in STAGES and key != "vad.threshold") or key.startswith("turn.endpointing.audio")
+    if provider or top in others:
         raise UsageError(
             f"'{key}' changes nothing: a replay has the recorded providers, line and clock",
             hint="Change turn.*, vad.threshold, instructions or greeting",

@@ -12,12 +12,16 @@ from dataclasses import fields
 
 from voicectl.events import (
     AgentInterrupted,
+    AgentPaused,
+    AgentResumed,
     BackchannelHeard,
     CallEnded,
     CallStarted,
     ClauseReady,
     Event,
+    FillerPlayed,
     FrameLate,
+    LlmCancelled,
     LlmFinished,
     LlmFirstToken,
     LlmRequested,
@@ -35,6 +39,7 @@ from voicectl.events import (
     TtsRequested,
     TurnDropped,
     TurnEnded,
+    TurnJudged,
     UtterancePlayed,
 )
 
@@ -63,14 +68,16 @@ def what(event: Event) -> str:
             return f"the caller paused (turn {turn})"
         case TranscriptUpdated(turn=turn, text=text, final=final):
             return f"the STT heard {quoted(text)}{'' if final else ' so far'} (turn {turn})"
+        case TurnJudged(turn=turn, wait=wait, reason=reason):
+            return f"turn {turn} ends after {wait * 1000:.0f} ms of silence: {reason}"
         case TurnEnded(turn=turn, reason=reason):
             return f"turn {turn} ended {'after ' if reason.endswith('of silence') else ': '}{reason}"
         case TurnDropped(turn=turn, reason=reason):
             return f"turn {turn} gets no answer: {reason}"
         case BackchannelHeard(turn=turn, text=text):
             return f"the caller said {quoted(text)} while the agent went on (turn {turn})"
-        case ReplyStarted(turn=None, reply=reply):
-            return f"the agent began its greeting (reply {reply})"
+        case ReplyStarted(turn=None, reply=reply, kind=kind):
+            return f"the agent began its {'greeting' if kind == 'answer' else kind} (reply {reply})"
         case ReplyStarted(turn=turn, reply=reply, prompt=prompt, held=held):
             ahead = " ahead" if held else ""
             return f"the agent began to think{ahead} about {quoted(prompt)} (reply {reply} to turn {turn})"
@@ -98,6 +105,14 @@ def what(event: Event) -> str:
             return f"the agent had said {quoted(heard)} (reply {reply})"
         case AgentInterrupted(reply=reply, turn=turn, heard=heard):
             return f"the caller interrupted the agent after {quoted(heard)} (reply {reply}, turn {turn})"
+        case AgentPaused(reply=reply, turn=turn):
+            return f"the agent fell quiet for the caller (reply {reply}, turn {turn})"
+        case AgentResumed(reply=reply, turn=turn):
+            return f"the agent went on where it had stopped (reply {reply}, turn {turn})"
+        case FillerPlayed(reply=reply, text=text):
+            return f"the caller heard a filler, {quoted(text)} (reply {reply})"
+        case LlmCancelled(reply=reply, chunks=chunks):
+            return f"the LLM was stopped after {chunks} pieces of its answer (reply {reply})"
         case ProviderFailed(stage=stage, provider=provider, message=message):
             how = "was asked for what was not recorded" if provider.endswith(":recorded") else "failed"
             return f"the {stage.upper()} {how}: {message.removeprefix(f'{provider}: ')}"

@@ -74,6 +74,8 @@ class CallJson(TypedDict):
     greeting_ms: float | None
     barge_ins: list[BargeInJson]
     backchannels: ShareJson
+    hold_ups_ms: list[float]
+    thrown_away: ShareJson
     late_frames: int
     latest_frame_ms: float | None
     failures: list[str]
@@ -188,6 +190,8 @@ def _call(call: Call) -> CallJson:
         "greeting_ms": _ms(measures.greeting),
         "barge_ins": [_barge_in(one) for one in measures.barge_ins],
         "backchannels": _share(measures.backchannels),
+        "hold_ups_ms": [one / 1000 for one in measures.hold_ups],
+        "thrown_away": _share(measures.thrown_away),
         "late_frames": len(measures.late_frames),
         "latest_frame_ms": _ms(max(measures.late_frames, default=None)),
         "failures": list(measures.failures),

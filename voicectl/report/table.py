@@ -202,6 +202,18 @@ def _fact_lines(analysis: Analysis) -> Iterator[tuple[str, str]]:
     backchannels = sum((call.measures.backchannels for call in analysis.calls), Share())
     if backchannels.total:
         yield "backchannels", f"{backchannels.total}, of which {backchannels.count} stopped the agent"
+    if hold_ups := [one / 1000 for call in analysis.calls for one in call.measures.hold_ups]:
+        summary = summarise([Value(one) for one in hold_ups])
+        yield (
+            "held up",
+            f"{_plural(len(hold_ups), 'time')} by no interruption, P50 {_ms(summary.p50)}, max {_ms(summary.max)} ms",
+        )
+    thrown = sum((call.measures.thrown_away for call in analysis.calls), Share())
+    if thrown.total:
+        yield (
+            "thinking ahead",
+            f"{thrown.ratio:.0%} of the answers' tokens thrown away unheard ({thrown.count} of {thrown.total})",
+        )
     slots, errors = analysis.shares["slot_recall"], analysis.shares["word_error_rate"]
     if slots.ratio is not None:
         yield "slot recall", f"{slots.ratio:.1%} of the truth's slot words heard ({slots.count} of {slots.total})"

@@ -8,7 +8,8 @@ What a provider name or its options mean is checked against the catalogue, in `l
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +24,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from voicectl.spec.suggest import did_you_mean
 from voicectl.spec.threshold import PATTERN, Threshold, ThresholdError, parse_threshold
 from voicectl.spec.validation import fault
 
@@ -30,6 +32,9 @@ BACKCHANNELS = (
     "mhm", "mm", "mmm", "mm-hmm", "mm hmm", "hmm", "uh-huh", "uh huh",
     "yeah", "yep", "right", "okay", "ok", "i see", "sure",
 )  # fmt: skip
+
+
+COMMANDS = tuple("wait stop no nope sorry hold actually hey excuse help cancel but hello".split())
 
 
 class SpecModel(BaseModel):
@@ -104,11 +109,58 @@ class VadSpec(StageSpec):
     )
 
 
+Strategy = Literal["silence", "adaptive", "text", "audio", "provider"]
+
+
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+
+def _strategies(value: object) -> tuple[Strategy, ...]:
+    """One name, or a list of some."""
+    if not value or not isinstance(value, str | list | tuple):
+        raise fault("a strategy is a name, or a list of some", "Write it like text, or [text, audio]")
+    names = [value] if isinstance(value, str) else [*cast("Sequence[object]", value)]
+    for name in names:
+        if name not in STRATEGIES:
+            hint = did_you_mean(str(name), STRATEGIES, known_as="Strategies")
+            raise fault(f"unknown endpointing strategy '{name}'", hint)
+    if len(set(names)) < len(names):
+        raise fault("a strategy is named twice", "Name each once")
+    return cast("tuple[Strategy, ...]", tuple(names))
+
+
+Strategies = Annotated[
+    tuple[Strategy, ...],
+    PlainValidator(_strategies, json_schema_input_type=Any),
+    PlainSerializer(list, return_type=list[str]),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(STRATEGIES)},
+                {"type": "array", "items": {"enum": list(STRATEGIES)}, "minItems": 1, "uniqueItems": True},
+            ]
+        }
+    ),
+]
+
+
 class EndpointingSpec(SpecModel):
     """How a silence becomes the end of the caller's turn."""
 
-    strategy: Literal["silence"] = Field(default="silence", description="`silence`: a turn ends after a fixed silence.")
-    silence_ms: Ms = Field(default=500, ge=50, le=5000, description="A silence this long ends the turn.")
+    strategy: Strategies = Field(
+        default=("text",),
+        description="What decides, one or several: `silence`: always `silence_ms`; `adaptive`: the pauses of this "
+        "caller; `text`: whether the words look finished; `audio`: an end-of-turn model; `provider`: the STT says.",
+    )
+    silence_ms: Ms = Field(
+        default=500, ge=50, le=5000, description="A silence this long ends the turn where nothing says otherwise."
+    )
+    min_silence_ms: Ms = Field(
+        default=250, ge=0, le=5000, description="The silence after a turn that is surely finished."
+    )
+    max_silence_ms: Ms = Field(
+        default=1500, ge=50, le=10_000, description="The silence after a turn that is surely not."
+    )
     pause_ms: Ms = Field(
         default=96,
         ge=20,
@@ -116,10 +168,24 @@ class EndpointingSpec(SpecModel):
         description="A pause this long asks for the text so far and, with `speculation`, starts the answer.",
     )
     min_speech_ms: Ms = Field(default=90, ge=0, le=1000, description="Sounds shorter than this are not speech.")
+    audio: StageSpec = Field(
+        default_factory=lambda: StageSpec(provider="smart-turn"),
+        description="The end-of-turn model of the strategy `audio`.",
+    )
 
     @property
     def silence_s(self) -> float:
         return self.silence_ms / 1000
+
+    @property
+    def min_silence_s(self) -> float:
+        """Never longer than the ordinary one: who shortens that means every turn."""
+        return min(self.min_silence_ms, self.silence_ms) / 1000
+
+    @property
+    def max_silence_s(self) -> float:
+        """Never shorter than the ordinary one."""
+        return max(self.max_silence_ms, self.silence_ms) / 1000
 
     @property
     def pause_s(self) -> float:
@@ -134,16 +200,55 @@ class InterruptionSpec(SpecModel):
     """What happens when the caller speaks while the agent does."""
 
     enabled: bool = Field(default=True, description="Whether the caller can interrupt the agent.")
+    greeting: bool = Field(default=True, description="Whether the caller can interrupt the greeting.")
+    hold_ms: Ms = Field(
+        default=128,
+        ge=0,
+        le=5000,
+        description="After speech this long the agent falls quiet; unless words follow, it goes on. 0: it speaks on.",
+    )
     min_speech_ms: Ms = Field(
-        default=450, ge=50, le=5000, description="Speech this long interrupts at once; shorter speech must have words."
+        default=700,
+        ge=50,
+        le=5000,
+        description="Speech this long is looked at for words before its end; with `min_words: 0` it interrupts.",
+    )
+    min_words: int = Field(
+        default=1, ge=0, le=20, description="So many words interrupt. 0: speech that lasts does, with or without words."
+    )
+    commands: tuple[Text, ...] = Field(
+        default=COMMANDS, description="Words that interrupt even when said in a moment, in which others would not."
     )
     backchannels: tuple[Text, ...] = Field(
         default=BACKCHANNELS, description="What listeners say without wanting the turn. It does not interrupt."
     )
 
     @property
+    def hold_s(self) -> float:
+        return self.hold_ms / 1000
+
+    @property
     def min_speech_s(self) -> float:
         return self.min_speech_ms / 1000
+
+
+class IdleSpec(SpecModel):
+    """What the agent does when nobody speaks."""
+
+    after_ms: Ms = Field(default=8000, ge=1000, le=600_000, description="A silence this long is too long.")
+    prompts: tuple[Text, ...] = Field(
+        default=("Are you still there?",), description="What the agent asks then, one after the other."
+    )
+    goodbye: Text | None = Field(
+        default=None, description="What it says last, before it hangs up. Default: it hangs up without a word."
+    )
+
+
+class FillerSpec(SpecModel):
+    """What the caller hears while the answer takes long. Reports count it as no answer."""
+
+    after_ms: Ms = Field(default=800, ge=100, le=60_000, description="From the end of the turn, without any sound.")
+    texts: tuple[Text, ...] = Field(default=("One moment.",), min_length=1, description="Said in turn.")
 
 
 class TurnSpec(SpecModel):
@@ -157,6 +262,12 @@ class TurnSpec(SpecModel):
     )
     interruption: InterruptionSpec = Field(
         default_factory=InterruptionSpec, description="What happens when the caller speaks while the agent does."
+    )
+    idle: IdleSpec | None = Field(
+        default=None, description="What the agent does when nobody speaks. Default: it waits."
+    )
+    filler: FillerSpec | None = Field(
+        default=None, description="What the caller hears while the answer takes long. Default: nothing."
     )
     first_clause_words: int = Field(
         default=5, ge=1, le=40, description="Without punctuation the first clause is spoken after this many words."
@@ -179,6 +290,9 @@ class AgentSpec(SpecModel):
     description: Text | None = Field(default=None, description="One line for people, shown by `voicectl agents`.")
     language: Language = Field(default="en", description="What it speaks and hears: `en`, `de`, `pt-BR`.")
     instructions: Text = Field(description="The system prompt: who the agent is, what it knows, how it talks.")
+    notice: Text | None = Field(
+        default=None, description="Said before the greeting and heard to its end, such as that the call is recorded."
+    )
     greeting: Text | None = Field(default=None, description="What it says first. Default: it waits for the caller.")
     vad: VadSpec = Field(description="Voice activity: says whether the caller speaks.")
     stt: StageSpec = Field(description="Speech to text.")

@@ -10,8 +10,9 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel
 
-StageName = Literal["vad", "stt", "llm", "tts"]
+StageName = Literal["vad", "stt", "llm", "tts", "turn_model"]
 STAGES: tuple[StageName, ...] = ("vad", "stt", "llm", "tts")
+"""Those that every agent has; a `turn_model` only where its endpointing listens to one."""
 
 
 class Catalog(Protocol):

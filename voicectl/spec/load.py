@@ -63,6 +63,7 @@ class ResolvedAgent:
     description: str | None
     language: str
     instructions: str
+    notice: str | None
     greeting: str | None
     clock: ClockName
     line: LineSpec
@@ -72,10 +73,18 @@ class ResolvedAgent:
     llm: Stage
     tts: Stage
     turn: TurnSpec
+    turn_model: Stage | None
     thresholds: tuple[Threshold, ...]
 
     def stage(self, name: StageName) -> Stage:
         return cast(Stage, getattr(self, name))
+
+    def stages(self) -> dict[StageName, Stage]:
+        """Those that this agent has."""
+        found: dict[StageName, Stage] = {stage: self.stage(stage) for stage in STAGES}
+        if self.turn_model:
+            found["turn_model"] = self.turn_model
+        return found
 
     def dump(self) -> dict[str, Any]:
         """Plain values in the order people read them; `load_resolved` takes them back."""
@@ -85,6 +94,7 @@ class ResolvedAgent:
             "description": self.description,
             "language": self.language,
             "instructions": self.instructions,
+            "notice": self.notice,
             "greeting": self.greeting,
             "clock": self.clock,
             "line": self.line.model_dump(),
@@ -332,6 +342,10 @@ def _resolved(
     if spec is None:
         return None, problems
     problems += _contradictions(spec, tree)
+    model: Stage | None = None
+    if "audio" in spec.turn.endpointing.strategy:
+        model, wrong = check_stage("turn_model", _audio_node(spec, tree), catalog)
+        problems += wrong
     if problems or len(stages) < len(STAGES):
         return None, problems
     resolved = ResolvedAgent(
@@ -340,11 +354,13 @@ def _resolved(
         description=spec.description,
         language=spec.language,
         instructions=spec.instructions,
+        notice=spec.notice,
         greeting=spec.greeting,
         clock=spec.clock,
         line=spec.line,
         vad_threshold=spec.vad.threshold,
         turn=spec.turn,
+        turn_model=model,
         thresholds=spec.thresholds,
         **stages,
     )
@@ -379,20 +395,42 @@ def check_stage(stage: StageName, node: MapNode, catalog: Catalog) -> tuple[Stag
     return (None if value is None or problems else Stage(provider.value, chosen, value)), problems
 
 
+def _audio_node(spec: RunSpec, tree: MapNode) -> MapNode:
+    """Where the end-of-turn model was written, or the default as if it had been."""
+    node = _find(tree, "turn", "endpointing", "audio")
+    given = node if isinstance(node, MapNode) else MapNode(tree.where, {})
+    if given.get("provider"):
+        return given
+    provider = spec.turn.endpointing.audio.provider
+    return MapNode(
+        given.where, {**given.entries, "provider": Entry(given.where, parse_value(provider, given.where, {})[0])}
+    )
+
+
 def _contradictions(spec: RunSpec, tree: MapNode) -> list[Problem]:
     """What is fine key by key, but not together."""
     endpointing = spec.turn.endpointing
     if endpointing.pause_ms <= endpointing.silence_ms:
         return []
-    node: Node | None = tree
-    for key in ("turn", "endpointing"):
-        node = node.get(key) if isinstance(node, MapNode) else None
-    where = tree.where
-    if isinstance(node, MapNode):
-        given = node.get("pause_ms") or node.get("silence_ms")
-        where = given.where if given else node.where
     message = f"'pause_ms' ({endpointing.pause_ms}) is longer than 'silence_ms' ({endpointing.silence_ms})"
+    where = _place(tree, "pause_ms", "silence_ms")
     return [Problem(str(where), message, "A pause comes before the end of the turn: make it shorter")]
+
+
+def _place(tree: MapNode, *keys: str) -> Where:
+    """Where the endpointing says the first of these keys, or where it is."""
+    node = _find(tree, "turn", "endpointing")
+    if not isinstance(node, MapNode):
+        return tree.where
+    given = next((found for key in keys if (found := node.get(key))), node)
+    return given.where
+
+
+def _find(tree: Node, *keys: str) -> Node | None:
+    node: Node | None = tree
+    for key in keys:
+        node = node.get(key) if isinstance(node, MapNode) else None
+    return node
 
 
 def _is_null(node: Node) -> bool:

@@ -29,6 +29,7 @@ def agents_schema(catalog: Catalog) -> Schema:
     agent = schema["$defs"]["AgentSpec"]["properties"]
     for stage in STAGES:
         _know_providers(schema, agent, stage, catalog)
+    _know_turn_models(schema, catalog)
     return _pruned(schema)
 
 
@@ -37,6 +38,7 @@ def profile_schema(catalog: Catalog) -> Schema:
     schema = model_schema(ProfileSpec, "voicectl profile")
     for stage in STAGES:
         _know_providers(schema, schema["properties"], stage, catalog)
+    _know_turn_models(schema, catalog)
     return _pruned(schema)
 
 
@@ -46,9 +48,16 @@ def model_schema(model: type[BaseModel], title: str) -> Schema:
     return {"$schema": DIALECT, "title": title} | {key: value for key, value in schema.items() if key != "title"}
 
 
-def _know_providers(schema: Schema, properties: Schema, stage: StageName, catalog: Catalog) -> None:
+def _know_turn_models(schema: Schema, catalog: Catalog) -> None:
+    _know_providers(schema, schema["$defs"]["EndpointingSpec"]["properties"], "turn_model", catalog, key="audio")
+
+
+def _know_providers(
+    schema: Schema, properties: Schema, stage: StageName, catalog: Catalog, key: str | None = None
+) -> None:
     """Give `stage` a definition of its own that knows its providers, their models and options."""
-    about = properties[stage]
+    key = key or stage
+    about = properties[key]
     base: Schema = schema["$defs"][about["$ref"].rsplit("/", 1)[-1]]
     names = list(catalog.names(stage))
     cases: list[Schema] = []
@@ -56,8 +65,8 @@ def _know_providers(schema: Schema, properties: Schema, stage: StageName, catalo
         models = catalog.models(stage, name)
         options = f"{stage}_{name}_options"
         inner = cast(Schema, _tidy(catalog.options(stage, name).model_json_schema()))
-        for key, value in cast(Schema, inner.pop("$defs", {})).items():
-            schema["$defs"].setdefault(key, value)
+        for kind, value in cast(Schema, inner.pop("$defs", {})).items():
+            schema["$defs"].setdefault(kind, value)
         schema["$defs"][options] = inner
         then: Schema = {"options": {"$ref": f"#/$defs/{options}"}}
         if models is not None:
@@ -70,7 +79,7 @@ def _know_providers(schema: Schema, properties: Schema, stage: StageName, catalo
         "properties": base["properties"] | {"provider": told | {"enum": names}},
         "allOf": cases,
     }
-    properties[stage] = about | {"$ref": f"#/$defs/{stage}"}
+    properties[key] = about | {"$ref": f"#/$defs/{stage}"}
 
 
 def _pruned(schema: Schema) -> Schema:

@@ -7,7 +7,7 @@ the recording's end the caller is silent, until the agent has had its say.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from voicectl.audio import FRAME_S, SAMPLE_WIDTH
 from voicectl.clock import Clock
@@ -51,7 +51,7 @@ class RecordedLine:
         self._start = 0.0
         self._sent_until = 0.0
 
-    async def frames(self, start: float) -> AsyncIterator[Frame]:
+    async def frames(self, start: float) -> AsyncGenerator[Frame, None]:
         self._start = start
         size = round(self.rate * FRAME_S) * SAMPLE_WIDTH
         whole = len(self._pcm) // size

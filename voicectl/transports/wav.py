@@ -7,7 +7,7 @@ of less than one frame between frames that follow each other, as any jitter buff
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from voicectl.audio import FRAME_S
 from voicectl.clock import Clock
@@ -44,7 +44,7 @@ class WavTransport:
         self._start = 0.0
         self._sent_until = 0.0
 
-    async def frames(self, start: float) -> AsyncIterator[Frame]:
+    async def frames(self, start: float) -> AsyncGenerator[Frame, None]:
         self._start = start
         index = 0
         while True:

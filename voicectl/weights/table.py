@@ -15,7 +15,7 @@ from typing import Literal
 
 from voicectl.errors import WeightsError
 
-Stage = Literal["stt", "llm", "tts"]
+Stage = Literal["stt", "llm", "tts", "turn_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +213,35 @@ WEIGHTS: tuple[Weights, ...] = (
             ),
             _piper(
                 "en_US-joe-medium.onnx.json", "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33", 4_794
+            ),
+        ),
+    ),
+    Weights(
+        name="smart-turn-v3.2",
+        stage="turn_model",
+        licence="BSD-2-Clause",
+        publisher="Daily (Pipecat)",
+        sha256_from="archive",
+        files=(
+            WeightFile(
+                "smart-turn-v3.2-cpu.onnx",
+                "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+                8_679_182,
+                (
+                    PackageArchive(
+                        (
+                            Part(
+                                "pipecat-ai==1.14.0",
+                                "pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx",
+                                12_109_725,
+                            ),
+                        )
+                    ),
+                    Hub(
+                        "https://huggingface.co/pipecat-ai/smart-turn-v3/resolve/"
+                        "f766f81d3cfdf7737ac64aad813d91bbfd56bf93/smart-turn-v3.2-cpu.onnx"
+                    ),
+                ),
             ),
         ),
     ),
