@@ -33,7 +33,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
 def test_milliseconds_outside_are_seconds_inside(tmp_path: Path) -> None:
     turn = load(write(tmp_path)).turn
     assert (turn.endpointing.silence_s, turn.endpointing.pause_s, turn.endpointing.min_speech_s) == (0.5, 0.096, 0.09)
-    assert (turn.interruption.min_speech_s, turn.no_answer_s) == (0.45, 10.0)
+    assert (turn.interruption.min_speech_s, turn.no_answer_s) == (0.7, 10.0)
 
 
 def test_the_first_agent_is_the_default(tmp_path: Path) -> None:
