@@ -464,7 +464,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clock", choices=["virtual", "wall"], default="virtual")
     parser.add_argument("--providers", choices=["scripted", "local"], default="scripted")
-    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--calls", type=int, default=200, choices=range(1, 100_001), metavar="N")
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--trace", action="store_true", help="Count bytes with tracemalloc too.")

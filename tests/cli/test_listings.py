@@ -35,6 +35,8 @@ def test_providers(voicectl: Voicectl) -> None:
     assert all(not row["missing_packages"] and not row["models_not_pulled"] for row in scripted)
     [llm] = [row for row in rows if (row["stage"], row["provider"]) == ("llm", "local")]
     assert llm["models_not_pulled"] == llm["models"]
+    [openai] = [row for row in rows if row["provider"] == "openai"]
+    assert openai["missing_key"] == "OPENAI_API_KEY" and llm["missing_key"] is None
     assert max(len(line) for line in voicectl("providers").out.splitlines()) <= 80
 
 

@@ -19,6 +19,7 @@ class _Row:
     models: list[str] | None
     missing_packages: list[str]
     models_not_pulled: list[str]
+    missing_key: str | None
 
 
 def providers(json: JsonOption = False) -> None:
@@ -40,7 +41,7 @@ def providers(json: JsonOption = False) -> None:
 
 
 def _row(stage: StageName, name: str) -> _Row:
-    from voicectl.providers import CATALOG
+    from voicectl.providers import CATALOG, KEYS
     from voicectl.weights import WEIGHTS, open_store
 
     models = CATALOG.models(stage, name)
@@ -51,6 +52,7 @@ def _row(stage: StageName, name: str) -> _Row:
         models=None if models is None else list(models),
         missing_packages=list(CATALOG.missing_packages(stage, name)),
         models_not_pulled=[each for each in models or () if each in known and store.status(each).state != "pulled"],
+        missing_key=KEYS[name] if name in KEYS and not console.env().get(KEYS[name]) else None,
     )
 
 
@@ -61,6 +63,8 @@ def _models(row: _Row) -> str:
 def _state(row: _Row) -> str:
     if row.missing_packages:
         return f"needs {', '.join(row.missing_packages)}: pip install 'voicectl[local]'"
+    if row.missing_key:
+        return f"needs a key: set {row.missing_key}"
     if row.models_not_pulled:
         everything = len(row.models_not_pulled) == len(row.models or ())
         return "not pulled" if everything else f"ready ({', '.join(row.models_not_pulled)} not pulled)"

@@ -61,6 +61,14 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 """What a provider imports beyond the base install; the extra that has it is named `local`."""
 
 
+KEYS: dict[str, str] = {
+    "deepgram": "DEEPGRAM_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "cartesia": "CARTESIA_API_KEY",
+}
+"""The environment variable that holds a provider's key."""
+
+
 class ProviderCatalog:
     """The table, as the spec asks about it (`voicectl.spec.Catalog`)."""
 

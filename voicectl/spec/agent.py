@@ -122,6 +122,8 @@ def _strategies(value: object) -> tuple[Strategy, ...]:
     names = [value] if isinstance(value, str) else [*cast("Sequence[object]", value)]
     for name in names:
         if name not in STRATEGIES:
+            if "," in str(name):
+                raise fault(f"'{name}' is no list", f"Write it like [{', '.join(str(name).split(','))}]")
             hint = did_you_mean(str(name), STRATEGIES, known_as="Strategies")
             raise fault(f"unknown endpointing strategy '{name}'", hint)
     if len(set(names)) < len(names):
