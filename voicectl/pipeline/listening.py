@@ -159,12 +159,11 @@ class Ears:
             case Paused(at):
                 call.note(SpeechPaused(at=at, noted_at=call.now(), turn=call.turn))
             case Judged(at, wait, scores, reason):
-                judged = TurnJudged(at=at, noted_at=call.now(), turn=call.turn, wait=wait, scores={}, reason=reason)
-                judged.scores.update(scores)
-                call.note(judged)
+                now, known = call.now(), dict(scores)
+                call.note(TurnJudged(at=at, noted_at=now, turn=call.turn, wait=wait, scores=known, reason=reason))
             case Ended(at, reason, scores):
-                known = dict(scores) or None
-                call.note(TurnEnded(at=call.now(), turn=call.turn, speech_end=at, reason=reason, scores=known))
+                now, known = call.now(), dict(scores) or None
+                call.note(TurnEnded(at=now, turn=call.turn, speech_end=at, reason=reason, scores=known))
             case _:
                 pass
 

@@ -117,5 +117,5 @@ def _load() -> Any:
     file = Path(package.origin).parent / "data" / "silero_vad.onnx"
     try:
         return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
+    except Exception as error:  # onnxruntime's errors share no base
         raise ProviderError(f"silero-vad cannot be loaded: {error}", where=_WHERE) from error
