@@ -230,7 +230,7 @@ def _is_open(said: _Said) -> Finish | None:
             return Finish(_NO_IDEA, f"a question that ends with '{phrase}'")
         return Finish(_SURELY_NOT, f"ends with '{phrase}'")
     if said.text.endswith(","):
-        return Finish(_HARDLY, "ends with a comma")
+        return Finish(_RATHER_NOT, "ends with a comma")
     if said.last in _LOOSE and not said.asked:
         return Finish(_RATHER_NOT, f"ends with '{said.last}'")
     return None
