@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -92,8 +93,36 @@ class RecordingError(UsageError):
     """A recording that cannot be opened, or is not what it says it is."""
 
 
+FailureKind = Literal["failed", "timeout", "unreachable", "rate_limited", "server", "refused", "protocol"]
+"""Why a provider failed, as far as it tells what to do about it:
+
+- timeout: no answer in time; unreachable: no connection, or it was cut (DNS, TCP, TLS, socket)
+- rate_limited: too much was asked (429); server: its own fault (5xx)
+- refused: our fault, and the same next time (key, model, request: 4xx); protocol: it sent nonsense
+- failed: anything else, nothing is known
+"""
+
+
 class ProviderError(VoicectlError):
-    """A model or vendor failed; `where` is `stage:provider`."""
+    """A model or vendor failed; `where` is `stage:provider`.
+
+    Args:
+        kind: why, as wrappers (retry, breaker, fallback) need it.
+        retry_after_s: how long the vendor asks us to wait, where it says so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        kind: FailureKind = "failed",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.kind: FailureKind = kind
+        self.retry_after_s = retry_after_s
 
 
 class MissingExtra(ProviderError):

@@ -308,5 +308,92 @@ class ProviderFailed(Event):
     message: str
 
 
+# Surviving providers ---------------------------------------------------------------------------
+# `stage` is stt, llm, tts or s2s; `provider` as the spec spells it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRetried(Event):
+    """Attempt number `attempt` (the first is 1) failed with `why`; the next begins `wait` seconds later."""
+
+    stage: str
+    provider: str
+    attempt: int
+    wait: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderTimedOut(Event):
+    """`what` ("first byte" or "next piece") did not come within `after` seconds; the request was dropped."""
+
+    stage: str
+    provider: str
+    what: str
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerChanged(Event):
+    """The breaker of a provider is now "closed", "open" (nobody asks it) or "half-open" (one may try)."""
+
+    stage: str
+    provider: str
+    state: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSwitched(Event):
+    """A fallback took over from `provider` to `to`; `said` is what the caller was already being given."""
+
+    stage: str
+    provider: str
+    to: str
+    why: str
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeStarted(Event):
+    """`provider` had not begun to answer after `after` seconds: `second` was asked as well."""
+
+    stage: str
+    provider: str
+    second: str
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeDecided(Event):
+    """`winner` ("first" or "second") answered; the other was cancelled, and is paid for."""
+
+    stage: str
+    winner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderUsed(Event):
+    """What one request to a vendor consumed, whether or not anybody heard it; money is computed from these.
+
+    Of the quantities only those that the stage is paid by are given. `estimated`: the vendor did not
+    say, because the request was cut. `wasted`: its result was thrown away (a lost hedge, a failed
+    attempt, a cancelled reply).
+    """
+
+    stage: str
+    provider: str
+    model: str | None
+    audio_s: float | None = None
+    characters: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    audio_in_tokens: int | None = None
+    audio_out_tokens: int | None = None
+    estimated: bool = False
+    wasted: bool = False
+
+
 EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__subclasses__()}
 """Every event by its name, as `trace.jsonl` spells it."""
