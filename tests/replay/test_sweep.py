@@ -86,10 +86,20 @@ def test_a_shorter_silence_cuts_off_the_caller_who_pauses(calls: list[Path]) -> 
 
 
 def test_a_setting_that_cannot_be_is_told_and_left_out(calls: list[Path]) -> None:
-    result = _sweep(calls[:1], f"{SILENCE}=100,500")
+    result = _sweep(calls[:1], f"{SILENCE}=100..500:400")
     assert [row.setting for row in result.rows] == [("500",)]
     assert result.impossible[0][0] == ("100",)
     assert "'pause_ms' (130) is longer" in result.impossible[0][1]
+
+
+def test_a_value_that_is_named_and_cannot_be_is_refused(calls: list[Path]) -> None:
+    with pytest.raises(SpecError, match=r"--sweep turn.endpointing.strategy: unknown endpointing strategy 'foo'"):
+        _sweep(calls[:1], "turn.endpointing.strategy=silence,foo")
+
+
+def test_a_value_may_be_a_list() -> None:
+    axis = parse_axis("turn.endpointing.strategy=silence,[text, audio],text")
+    assert axis.values == ("silence", "[text, audio]", "text")
 
 
 def test_a_key_that_no_spec_has_is_refused(calls: list[Path]) -> None:

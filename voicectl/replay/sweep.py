@@ -2,6 +2,7 @@
 
     parse_axis("turn.endpointing.silence_ms=200..800:100")
     parse_axis("turn.speculation=true,false")
+    parse_axis("turn.endpointing.strategy=silence,[text, audio]")
 
 What the recordings do not hold is answered by the nearest that they do hold, and counted. The
 callers' side is what it was: they do not react to an agent that answers sooner or later.
@@ -9,6 +10,7 @@ callers' side is what it was: they do not react to an agent that answers sooner 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
@@ -34,18 +36,22 @@ MOST_SETTINGS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One key and the values it takes, as `--set` would be given them."""
+    """One key and the values it takes, as `--set` would be given them; `named` one by one, not as a range."""
 
     key: str
     values: tuple[str, ...]
+    named: bool = True
 
 
 Setting = tuple[str, ...]
 """One value of each axis."""
 
 
+_BETWEEN_VALUES = re.compile(r",(?![^\[]*\])")  # not inside a list
+
+
 def parse_axis(text: str) -> Axis:
-    """Read `KEY=FROM..TO:STEP` or `KEY=A,B,C`.
+    """Read `KEY=FROM..TO:STEP` or `KEY=A,B,C`; a value may be a list, `[A, B]`.
 
     Raises:
         UsageError: it is neither, or the key means nothing to a replay.
@@ -55,8 +61,8 @@ def parse_axis(text: str) -> Axis:
         raise _bad(text)
     check_has_effect(key)
     if ".." in values:
-        return Axis(key, tuple(_range(text, values)))
-    listed = tuple(value.strip() for value in values.split(","))
+        return Axis(key, tuple(_range(text, values)), named=False)
+    listed = tuple(value.strip() for value in _BETWEEN_VALUES.split(values))
     if not all(listed) or len(set(listed)) < len(listed):
         raise _bad(text)
     return Axis(key, listed)
@@ -209,11 +215,12 @@ def sweep(
         progress: told after each recording how many are done.
 
     Raises:
-        SpecError: no setting is possible: an unknown key, a value out of its range.
+        SpecError: no setting is possible, or none with a value that was named: an unknown key, a value
+            out of its range.
         RecordingError: a recording cannot be replayed.
     """
     keys = tuple(axis.key for axis in axes)
-    settings, impossible = _possible(paths[0], keys, grid(axes), overrides)
+    settings, impossible = _possible(paths[0], axes, overrides)
     jobs = [Job(path, keys, tuple(settings), tuple(overrides)) for path in paths]
     tried: list[list[Tried]] = []
     for one in on_all_cores(try_settings, jobs, audio_s=audio_s * len(settings), processes=processes):
@@ -224,20 +231,31 @@ def sweep(
 
 
 def _possible(
-    path: Path, keys: Sequence[str], settings: Sequence[Setting], overrides: Sequence[str]
+    path: Path, axes: Sequence[Axis], overrides: Sequence[str]
 ) -> tuple[list[Setting], list[tuple[Setting, str]]]:
-    """A pause longer than the silence is no setting; a key that no spec has is a mistake."""
+    """A pause longer than the silence is no setting; a value that is possible with no other was meant
+    otherwise, when somebody named it."""
+    keys = tuple(axis.key for axis in axes)
     possible: list[Setting] = []
-    impossible: list[tuple[Setting, str]] = []
-    for setting in settings:
+    impossible: list[tuple[Setting, SpecError]] = []
+    for setting in grid(axes):
         try:
             agent_of(path, (*overrides, *_overrides(keys, setting)))
             possible.append(setting)
         except SpecError as error:
-            impossible.append((setting, error.message))
-            if len(impossible) == len(settings):
-                raise
-    return possible, impossible
+            impossible.append((setting, error))
+    for index, axis in enumerate(axes):
+        good = {setting[index] for setting in possible}
+        for setting, error in impossible:
+            if setting[index] not in good and (axis.named or not good):
+                raise SpecError([replace(one, where=_as_asked(one.where, keys)) for one in error.problems])
+    return possible, [(setting, error.message) for setting, error in impossible]
+
+
+def _as_asked(where: str, keys: Sequence[str]) -> str:
+    """What was swept is not what was `--set`."""
+    option, _, key = where.partition(" ")
+    return f"--sweep {key}" if option == "--set" and key in keys else where
 
 
 def _row(setting: Setting, tried: Sequence[Tried]) -> Row:
