@@ -74,7 +74,7 @@ def check():
 def test():
     check()
     run("voicectl", "models", "pull", *MODELS)
-    run("python", "-m", "pytest")
+    run("python", "-m", "pytest", "-n", "2")
 
 
 def schema():

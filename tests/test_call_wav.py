@@ -50,6 +50,17 @@ def test_a_late_frame_is_written_where_it_was_heard_to_the_sample(tmp_path: Path
     assert np.flatnonzero(right).tolist() == list(range(987, 987 + FRAME))
 
 
+def test_a_frame_that_began_before_its_tick_keeps_its_head(tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    wav = CallWav(path, RATE)
+    for index in range(60):
+        wav.caller(frame(1))
+        wav.agent(frame(7), (index + 1) * 0.02 - 0.015)
+    wav.close()
+    _, (_, right) = read_wav_channels(path)
+    assert np.flatnonzero(right != 7).tolist() == list(range(40))
+
+
 @given(st.data())
 @settings(deadline=None, max_examples=40)
 def test_a_line_that_runs_ahead_of_the_caller_keeps_its_place(

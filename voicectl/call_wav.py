@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from voicectl.audio import WavWriter
+from voicectl.audio import FRAME_S, WavWriter
 from voicectl.trace import storage_error
 
 Samples = npt.NDArray[np.int16]
@@ -30,6 +30,7 @@ class CallWav:
         self._path = path
         self._rate = rate
         self._block = round(rate * _BLOCK_S)
+        self._latest = round(rate * FRAME_S)  # the agent's frame of a tick may have begun before it
         self._left = bytearray()
         self._right = np.zeros(self._block * 4, dtype=np.int16)
         self._start = 0  # sample of the call that self._right[0] and self._left[0] are
@@ -41,8 +42,9 @@ class CallWav:
     def caller(self, pcm: bytes) -> None:
         """The caller's next frame (s16le mono)."""
         self._left += pcm
-        if len(self._left) >= self._block * 2:
-            self._write(len(self._left) // 2)
+        ready = len(self._left) // 2 - self._latest
+        if ready >= self._block:
+            self._write(ready)
 
     def agent(self, pcm: bytes, at: float) -> None:
         """A frame of the agent whose first sample is heard `at` seconds into the call."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 EXIT_OK = 0
@@ -123,6 +124,36 @@ class ProviderError(VoicectlError):
         super().__init__(message, where=where, hint=hint)
         self.kind: FailureKind = kind
         self.retry_after_s = retry_after_s
+
+
+def kind_of_status(status: int) -> FailureKind:
+    """What an HTTP status other than 2xx means. 529 is "overloaded", which is no fault of ours."""
+    if status == 429:
+        return "rate_limited"
+    if status == 408:
+        return "timeout"
+    return "server" if status >= 500 else "refused"
+
+
+def kind_of_socket(error: BaseException) -> FailureKind:
+    """What it means that a websocket failed, by the codes it was closed with (RFC 6455, 7.4), if it was."""
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    sent, received = (getattr(getattr(error, side, None), "code", None) for side in ("sent", "rcvd"))
+    if received in (1003, 1007, 1008):
+        return "refused"
+    if received in (1011, 1012, 1013):
+        return "server"
+    return "protocol" if sent in (1002, 1007) and not received else "unreachable"
+
+
+def retry_after(header: object) -> float | None:
+    """The seconds of a Retry-After header. None: it was not sent, or holds a date."""
+    try:
+        seconds = float(str(header))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < inf else None
 
 
 class MissingExtra(ProviderError):

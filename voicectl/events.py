@@ -249,6 +249,37 @@ class TtsFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class S2sRequested(Event):
+    """The caller's turn (or a text to say) was handed to the speech-to-speech model."""
+
+    reply: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S2sFirstAudio(Event):
+    """The first audio of its answer arrived."""
+
+    reply: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S2sFinished(Event):
+    """The whole answer is there: `text` is what it says, `seconds` how long it is."""
+
+    reply: int
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S2sCancelled(Event):
+    """The answer was cut off after `seconds` of audio: paid for, and not said to the end."""
+
+    reply: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlayoutStarted(Event):
     """The first frame of the reply went on the line; `at` is where its first sample is heard."""
 

@@ -1,19 +1,23 @@
 """Every provider stream of one call with the time of every chunk: what replay plays back.
 
 `streams.jsonl` is written like the trace (one whole line a fact, in the kernel at once), and
-`streams.pcm` holds the TTS audio that its lines point into. Facts only; who records is
+`streams.pcm` holds the agent's audio that its lines point into. Facts only; who records is
 `providers/recording.py`, who plays back is `providers/recorded.py`. Times are seconds of the call.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH
 from voicectl.errors import RecordingError
-from voicectl.trace import AppendOnly, Lines, event_line, read_lines, to_line
+from voicectl.events import Event
+from voicectl.trace import AppendOnly, Lines, event_from, event_line, read_lines, to_line
 
 STREAMS_VERSION = 1
 LINES_FILE = "streams.jsonl"
@@ -103,6 +107,16 @@ class LlmSaid(Chunk):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LlmCalled(Chunk):
+    """Some more of the arguments of call `call` of the tool `name`."""
+
+    id: int
+    call: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LlmUsed(Chunk):
     id: int
     prompt_tokens: int | None = None
@@ -126,15 +140,107 @@ class TtsSpoke(Chunk):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class S2sAsked(Chunk):
+    """The speech-to-speech model was handed the caller's speech, in stretches from..until, or else a
+    text to say. Its sound is written as a TTS's is."""
+
+    id: int
+    speech: tuple[tuple[float, float], ...] = ()
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S2sSaid(Chunk):
+    """Some more of what its sound says."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S2sHeard(Chunk):
+    """What it heard in the turn that stream `id` answers."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S2sTruncated(Chunk):
+    """Of stream `id` it was to remember so many seconds."""
+
+    id: int
+    heard_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S2sUsed(Chunk):
+    """What stream `id` cost, at this stage."""
+
+    id: int
+    model: str | None = None
+    stage: str = "s2s"
+    audio_s: float | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    audio_in_tokens: int | None = None
+    audio_out_tokens: int | None = None
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamEnded(Chunk):
-    """Stream `id` of "llm" or "tts" came to its end, or was cut ("cancelled"), or failed (the line)."""
+    """Stream `id` of "llm", "tts" or "s2s" came to its end, or was cut ("cancelled"), or failed (the line).
+    Of "stt" only a failure is told. `where` is whose failure it was, where that was known."""
 
     stage: str
     id: int
     how: str = "complete"
+    where: str | None = None
+
+
+class Stretches:
+    """Which stretches of the call a speech-to-speech model has heard and not answered."""
+
+    def __init__(self) -> None:
+        self._heard: list[tuple[float, int]] = []  # start, and bytes
+
+    def hear_from(self, start: float) -> None:
+        self._heard.append((start, 0))
+
+    def push(self, pcm: bytes) -> None:
+        start, size = self._heard[-1]
+        self._heard[-1] = start, size + len(pcm)
+
+    def forget(self) -> None:
+        self._heard.clear()
+
+    def take(self) -> tuple[tuple[float, float], ...]:
+        """Those that are answered now, from..until; what is pushed from now on is not of them."""
+        found = tuple((start, start + size / SAMPLE_WIDTH / PIPELINE_RATE) for start, size in self._heard if size)
+        self._heard = [(found[-1][1], 0)] if found else self._heard
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted(Chunk):
+    """An event of the call that what serves stream `id` of `stage` noted: a retry, a fallback, what was used.
+
+    Before the line that opens an STT's stream: noted when it was opened; after the one that closes it:
+    when it was closed.
+    """
+
+    stage: str
+    id: int
+    what: dict[str, Any]
 
 
 CHUNKS: dict[str, type[Chunk]] = {kind.__name__: kind for kind in Chunk.__subclasses__()}
+
+
+_SERVED: ContextVar[tuple[str, int] | None] = ContextVar("served", default=None)
+"""Whose stream is being served here: tasks that are started for it inherit it."""
 
 
 class StreamLog:
@@ -156,6 +262,17 @@ class StreamLog:
     def next_id(self) -> int:
         self._ids += 1
         return self._ids
+
+    def serving(self, stage: str, stream: int) -> None:
+        """What is noted from now on, in this task and those it starts, is of this stream."""
+        _SERVED.set((stage, stream))
+
+    def noted(self, event: Event) -> None:
+        """Keep an event with the stream it was noted for."""
+        served = _SERVED.get()
+        if served and served[0] == getattr(event, "stage", None):
+            told = json.loads(event_line(event))
+            self.write(Noted(at=self.now(), stage=served[0], id=served[1], what=told))
 
     def write(self, chunk: Chunk) -> None:
         self._lines.append(event_line(chunk))
@@ -195,6 +312,11 @@ def read_streams(folder: Path) -> Streams:
         why = (error.strerror or str(error)).lower()
         raise RecordingError(f"cannot read the agent's audio: {why}", where=str(folder / AUDIO_FILE)) from error
     for number, chunk in enumerate(read.events, 2):
+        if isinstance(chunk, Noted):
+            try:
+                event_from(chunk.what)
+            except ValueError as error:
+                raise RecordingError(str(error), where=f"{path}:{number}") from error
         if isinstance(chunk, TtsSpoke) and chunk.offset + chunk.size > len(audio):
             raise RecordingError(
                 f"points to audio that is not there: {AUDIO_FILE} ends at byte {len(audio)}", where=f"{path}:{number}"

@@ -138,4 +138,5 @@ def test_json(voicectl: Voicectl, project: Path) -> None:
                 "hint": None,
             }
         ],
+        "warnings": [],
     }

@@ -297,7 +297,7 @@ async def answer(llm: local_llm.LocalLlm, *messages: Message) -> tuple[str, Usag
         async for chunk in chunks:
             if isinstance(chunk, TextDelta):
                 text += chunk.text
-            else:
+            elif isinstance(chunk, Usage):
                 usage = chunk
     return text, usage
 

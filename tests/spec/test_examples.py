@@ -17,10 +17,10 @@ AGENTS = ROOT / "agents.yaml"
 
 def test_every_example_agent_holds_under_every_profile() -> None:
     profiles = list_profiles(AGENTS)
-    assert profiles == ["local", "local-small", "release", "scripted"]
+    assert profiles == ["cloud", "cloud-survives", "local", "local-small", "release", "scripted", "standin"]
     good, problems = check_all(AGENTS, profiles, env={}, catalog=CATALOG)
     assert problems == []
-    assert len(good) == 2 * 5
+    assert len(good) == 2 * (1 + len(profiles))
 
 
 def test_the_local_profile_spells_out_the_default() -> None:

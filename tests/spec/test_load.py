@@ -24,8 +24,8 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     agent = load(write(tmp_path))
     assert (agent.name, agent.profile, agent.clock, agent.line.rate) == ("coffee", None, "wall", 16000)
     assert (agent.language, agent.greeting, agent.thresholds) == ("en", None, ())
-    assert (agent.llm.provider, agent.llm.model) == ("local", "qwen-0.5b")
-    assert agent.llm.options == LlmOptions()
+    assert (agent.stage("llm").provider, agent.stage("llm").model) == ("local", "qwen-0.5b")
+    assert agent.stage("llm").options == LlmOptions()
     assert agent.vad.model is None
     assert agent.vad_threshold == 0.5
 
@@ -76,7 +76,7 @@ def test_a_profile_lies_over_the_agent(tmp_path: Path) -> None:
     assert agent.profile == "phone"
     assert agent.description is None
     assert agent.line.rate == 8000
-    assert agent.llm.options == LlmOptions(max_tokens=40, temperature=0.5)
+    assert agent.stage("llm").options == LlmOptions(max_tokens=40, temperature=0.5)
     assert (agent.turn.endpointing.silence_ms, agent.turn.endpointing.pause_ms) == (700, 96)
     assert [str(threshold) for threshold in agent.thresholds] == ["max(voice_to_voice_ms) < 2000"]
 
@@ -84,15 +84,15 @@ def test_a_profile_lies_over_the_agent(tmp_path: Path) -> None:
 def test_another_provider_drops_model_and_options(tmp_path: Path) -> None:
     path = write(tmp_path, TWO, local="llm: {provider: local}\n")
     agent = load(path, agent="clinic", profile="local")
-    assert (agent.llm.provider, agent.llm.model) == ("local", "qwen-0.5b")
-    assert agent.llm.options == LlmOptions()
+    assert (agent.stage("llm").provider, agent.stage("llm").model) == ("local", "qwen-0.5b")
+    assert agent.stage("llm").options == LlmOptions()
 
 
 def test_the_same_provider_keeps_them(tmp_path: Path) -> None:
     path = write(tmp_path, TWO, cloud="llm: {provider: openai}\n")
     agent = load(path, agent="clinic", profile="cloud")
-    assert agent.llm.model == "any-name"
-    assert agent.llm.options == LlmOptions(max_tokens=40)
+    assert agent.stage("llm").model == "any-name"
+    assert agent.stage("llm").options == LlmOptions(max_tokens=40)
 
 
 def test_errors_point_to_the_file_that_holds_the_value(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_errors_point_to_the_file_that_holds_the_value(tmp_path: Path) -> None:
     assert problems(path, profile="p") == [
         "agents.yaml:9:38: 'silence_ms' must be from 50 to 5000, not 9. The unit is milliseconds",
         "profiles/p.yaml:1:1: unknown key 'instructions'. Known keys: version, description, clock, line, vad, stt, "
-        "llm, tts, turn, thresholds",
+        "llm, tts, s2s, turn, thresholds, budget",
         "profiles/p.yaml:2:17: unknown llm provider 'opnai'. Did you mean 'openai'?",
         "profiles/p.yaml:3:14: unknown stt model 'nova' of provider 'local'. Models: moonshine-tiny-en",
         "profiles/p.yaml:4:21: 'speculation' must be true or false, not '7'",
@@ -141,7 +141,7 @@ def test_overrides_come_last(tmp_path: Path) -> None:
         profile="p",
     )
     assert agent.turn.endpointing.silence_ms == 300
-    assert agent.llm.options == LlmOptions(temperature=0.7)
+    assert agent.stage("llm").options == LlmOptions(temperature=0.7)
     assert [str(threshold) for threshold in agent.thresholds] == ["p50(voice_to_voice_ms) < 700"]
     assert agent.greeting == "Hello: Corner Bar!"
     assert agent.line.rate == 8000

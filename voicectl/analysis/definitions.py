@@ -30,6 +30,15 @@ too: the caller was talked over.
     audible_ready     tts_lead_silence   + the silence before its first audible sample
     heard             playout            at the caller's end        sound
 
+Where one speech-to-speech model does what three do elsewhere, their stages do not exist. They are absent
+(from the chain, the waterfall, the figures), not zero:
+
+    speech_end                                                      sound
+    turn_ended        endpointing        the endpointer was sure    trace
+    s2s_first_audio   s2s_ttfb           from the turn handed over  trace
+    audible_ready     s2s_lead_silence   + the silence before its first audible sample
+    heard             playout            at the caller's end        sound
+
 **A stage's duration** is its own: `llm_ttft` from the request, `tts_ttfb` from the clause handed
 over, wherever these lie. The pipeline thinks ahead, so durations overlap and can begin before the
 turn ended; `stt_final` is then negative, and stays so.
@@ -65,12 +74,23 @@ from voicectl.events import (
     LlmFinished,
     ProviderFailed,
     ReplyCancelled,
+    S2sRequested,
     UtterancePlayed,
 )
 
 NO_ANSWER_US = us(10.0)
 
-Stage = Literal["endpointing", "stt_final", "llm_ttft", "llm_sentence", "tts_ttfb", "tts_lead_silence", "playout"]
+Stage = Literal[
+    "endpointing",
+    "stt_final",
+    "llm_ttft",
+    "llm_sentence",
+    "tts_ttfb",
+    "tts_lead_silence",
+    "s2s_ttfb",
+    "s2s_lead_silence",
+    "playout",
+]
 STAGES: tuple[Stage, ...] = (
     "endpointing",
     "stt_final",
@@ -80,6 +100,11 @@ STAGES: tuple[Stage, ...] = (
     "tts_lead_silence",
     "playout",
 )
+S2S_STAGES: tuple[Stage, ...] = ("endpointing", "s2s_ttfb", "s2s_lead_silence", "playout")
+"""Of an agent whose one model hears and speaks."""
+
+ALL_STAGES: tuple[Stage, ...] = (*STAGES[:-1], *S2S_STAGES[1:])
+
 Outcome = Literal["answered", "early", "no answer", "unfinished"]
 
 _STAMP_SLACK_US = us(0.1)
@@ -116,7 +141,8 @@ class Exchange:
         wait: voice-to-voice; negative for an early answer, a lower bound for none.
         heard: first audible sample of the answer.
         stages: duration of each stage by itself, of those that are known.
-        waterfall: how long the caller waited for each of `STAGES` (answered exchanges only).
+        chain: the stages that this agent has.
+        waterfall: how long the caller waited for each of `chain` (answered exchanges only).
         wait_by_stamps: the same wait by the pipeline's own stamps.
     """
 
@@ -134,6 +160,7 @@ class Exchange:
     wait_by_stamps: int | None = None
     slots: Share = Share()
     word_errors: Share = Share()
+    chain: tuple[Stage, ...] = STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +215,12 @@ def measure(
     heard = _heard_from(timeline, sound)
     utterances = _utterances(timeline, sound)
     closed = not broken_off and timeline.reason not in (None, "interrupted")
+    chain = S2S_STAGES if any(isinstance(event, S2sRequested) for event in events) else STAGES
     greeting = next((number for number, reply in _by_number(timeline).items() if reply.turn is None), None)
     return Measures(
         timeline=timeline,
         exchanges=tuple(
-            _exchange(number, utterances[number - 1 : number + 1], timeline, heard, closed)
+            _exchange(number, utterances[number - 1 : number + 1], timeline, heard, closed, chain)
             for number in range(1, len(utterances) + 1)
         ),
         greeting=heard[greeting] - timeline.start if greeting is not None and greeting in heard else None,
@@ -302,7 +330,12 @@ def _utterances(timeline: Timeline, sound: _Sound) -> list[_Utterance]:
 
 
 def _exchange(
-    number: int, this_and_next: Sequence[_Utterance], timeline: Timeline, heard: Mapping[int, int], closed: bool
+    number: int,
+    this_and_next: Sequence[_Utterance],
+    timeline: Timeline,
+    heard: Mapping[int, int],
+    closed: bool,
+    chain: tuple[Stage, ...],
 ) -> Exchange:
     said = this_and_next[0]
     window = min(
@@ -322,7 +355,7 @@ def _exchange(
     transcript = " ".join(turn.text for turn in spoken if turn.text)
     turn = timeline.turns.get(reply.turn) if reply and reply.turn is not None else None
     at = heard[reply.number] if reply else None
-    marks = _marks(said.voiced_until, turn, reply, at) if reply and at is not None else ()
+    marks = [_marks(turn, reply, at)[stage] for stage in chain] if reply and at is not None else ()
     return Exchange(
         number=number,
         name=said.name,
@@ -338,6 +371,7 @@ def _exchange(
         wait_by_stamps=reply.playout - turn.end if reply and reply.playout is not None and turn else None,
         slots=Share(*slot_words_heard(said.slots, transcript)),
         word_errors=Share() if said.text is None else Share(*word_errors(said.text, transcript)),
+        chain=chain,
     )
 
 
@@ -354,18 +388,24 @@ def _outcome(said: _Utterance, heard: int | None, window: int, timeline: Timelin
     return "unfinished" if cut_short and not closed else "no answer"
 
 
-def _marks(speech_end: int, turn: Turn | None, reply: Reply, heard: int) -> tuple[int | None, ...]:
-    """When each stage was done; the last is the answer heard."""
-    lead = heard - (reply.playout or heard)
-    return (
-        turn.ended if turn else None,
-        reply.stt_final,
-        reply.llm_first_token,
-        reply.clause_ready,
-        reply.tts_first_audio,
-        None if reply.tts_first_audio is None else reply.tts_first_audio + lead,
-        heard,
-    )
+def _marks(turn: Turn | None, reply: Reply, heard: int) -> dict[Stage, int | None]:
+    """When each stage was done."""
+    return {
+        "endpointing": turn.ended if turn else None,
+        "stt_final": reply.stt_final,
+        "llm_ttft": reply.llm_first_token,
+        "llm_sentence": reply.clause_ready,
+        "tts_ttfb": reply.tts_first_audio,
+        "tts_lead_silence": _ready(reply.tts_first_audio, reply, heard),
+        "s2s_ttfb": reply.s2s_first_audio,
+        "s2s_lead_silence": _ready(reply.s2s_first_audio, reply, heard),
+        "playout": heard,
+    }
+
+
+def _ready(first_audio: int | None, reply: Reply, heard: int) -> int | None:
+    """When the first audible sample was there: as long after the first of all as it is in the sound."""
+    return None if first_audio is None else first_audio + heard - (reply.playout or heard)
 
 
 def waterfall(speech_end: int, marks: Sequence[int | None], heard: int) -> tuple[int, ...]:
@@ -383,14 +423,17 @@ def waterfall(speech_end: int, marks: Sequence[int | None], heard: int) -> tuple
 
 def _stages(speech_end: int, turn: Turn | None, reply: Reply, heard: int) -> dict[Stage, int]:
     ended = turn.ended if turn else None
-    ready = None if reply.tts_first_audio is None else reply.tts_first_audio + heard - (reply.playout or heard)
+    speech = reply.s2s_requested is not None
+    ready = _ready(reply.s2s_first_audio if speech else reply.tts_first_audio, reply, heard)
     spans: dict[Stage, tuple[int | None, int | None]] = {
         "endpointing": (speech_end, ended),
-        "stt_final": (ended, reply.stt_final),
+        "stt_final": (ended, None if speech else reply.stt_final),
         "llm_ttft": (reply.llm_requested, reply.llm_first_token),
         "llm_sentence": (reply.llm_first_token, reply.clause_ready),
         "tts_ttfb": (reply.tts_requested, reply.tts_first_audio),
-        "tts_lead_silence": (reply.playout, heard),
+        "tts_lead_silence": (None if speech else reply.playout, heard),
+        "s2s_ttfb": (reply.s2s_requested, reply.s2s_first_audio),
+        "s2s_lead_silence": (reply.playout if speech else None, heard),
         "playout": (ready, heard),
     }
     return {stage: to - since for stage, (since, to) in spans.items() if since is not None and to is not None}

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from voicectl.analysis.definitions import STAGES, Exchange, Measures, Share, measure
+from voicectl.analysis.cost import Cost, Tally, merged, priced, tally
+from voicectl.analysis.definitions import ALL_STAGES, Exchange, Measures, Share, measure
 from voicectl.analysis.percentiles import Summary, Value, summarise
 from voicectl.analysis.verdict import Verdict, judge
 from voicectl.errors import RecordingError
+from voicectl.prices import NO_PRICES, PriceTable, list_prices
 from voicectl.recording import Recording
 from voicectl.spec.threshold import Threshold
 
@@ -37,6 +39,7 @@ class Run:
         busy_cpus: CPUs that other processes kept busy meanwhile, on average.
         interrupted: stopped before all calls were made.
         warm: the first exchange is like the others (a replay), so it counts.
+        prices: what vendors charge (None: their list prices).
     """
 
     agent: str
@@ -46,15 +49,23 @@ class Run:
     busy_cpus: float | None = None
     interrupted: bool = False
     warm: bool = False
+    prices: PriceTable | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: its folder's name, what was measured, and where the recording breaks off."""
+    """One call: its folder's name, what was measured, where the recording breaks off, and what vendors
+    are to be paid for."""
 
     name: str
     measures: Measures
     cut: str | None = None
+    used: tuple[Tally, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.measures.timeline.end / 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +87,13 @@ class Analysis:
 
     Args:
         times: "measured" on the wall clock, "modelled" on the virtual one.
-        durations: by the metric's name, in milliseconds.
+        durations: by the metric's name, in milliseconds; of the stages that these agents have.
         shares: ratios and counts, by the metric's name.
         by_stamps: voice-to-voice as the pipeline's own stamps have it.
         stamps_minus_sound: how far each of them is from the sound.
+        cost: all calls in money (None: no vendor was asked).
+        costs: each call in money, in the order of `calls`.
+        money: what calls cost, by the metric's name, in dollars.
     """
 
     run: Run
@@ -91,6 +105,9 @@ class Analysis:
     by_stamps: Summary
     stamps_minus_sound: Summary
     verdicts: tuple[Verdict, ...]
+    cost: Cost | None
+    costs: tuple[Cost, ...]
+    money: Mapping[str, Summary]
 
     def of(self, outcome: str) -> list[Turn]:
         """The turns that came out so."""
@@ -123,7 +140,7 @@ def measured(recording: Recording) -> Call:
     measures = measure(
         recording.events, recording.rate, recording.left, recording.right, broken_off=recording.cut is not None
     )
-    return Call(recording.path.name, measures, recording.cut)
+    return Call(recording.path.name, measures, recording.cut, tally(recording.events))
 
 
 def sum_up(measured_calls: Iterable[Call], run: Run, thresholds: Sequence[Threshold] = ()) -> Analysis:
@@ -146,6 +163,9 @@ def sum_up(measured_calls: Iterable[Call], run: Run, thresholds: Sequence[Thresh
     number = {call.name: index for index, call in enumerate(calls)}
     durations = _durations(calls, turns, number)
     shares = _shares(turns)
+    prices = run.prices or (list_prices() if any(call.used for call in calls) else NO_PRICES)
+    costs = tuple(priced(call.used, prices, seconds=call.seconds) for call in calls)
+    money = _money(costs)
     stamped = [
         (turn, stamps / 1000)
         for turn in turns
@@ -162,7 +182,10 @@ def sum_up(measured_calls: Iterable[Call], run: Run, thresholds: Sequence[Thresh
         shares=shares,
         by_stamps=summarise([Value(stamps, number[turn.call]) for turn, stamps in stamped]),
         stamps_minus_sound=summarise([Value(stamps - turn.wait_ms, number[turn.call]) for turn, stamps in stamped]),
-        verdicts=judge(thresholds, durations, shares),
+        verdicts=judge(thresholds, {**durations, **money}, shares),
+        cost=_sum(calls, prices),
+        costs=costs,
+        money=money,
     )
 
 
@@ -181,7 +204,10 @@ def _durations(calls: Sequence[Call], turns: Sequence[Turn], number: Mapping[str
         if turn.exchange.outcome in ("answered", "no answer")
     ]
     durations = {"voice_to_voice_ms": summarise(waited)}
-    for stage in STAGES:
+    present = {stage for turn in turns for stage in turn.exchange.chain}
+    for stage in ALL_STAGES:
+        if turns and stage not in present:
+            continue
         durations[f"{stage}_ms"] = summarise(
             [
                 Value(turn.exchange.stages[stage] / 1000, number[turn.call])
@@ -193,6 +219,26 @@ def _durations(calls: Sequence[Call], turns: Sequence[Turn], number: Mapping[str
         [Value(one.stop / 1000, number[call.name]) for call in calls for one in call.measures.barge_ins]
     )
     return durations
+
+
+def _sum(calls: Sequence[Call], prices: PriceTable) -> Cost | None:
+    used = merged(one for call in calls for one in call.used)
+    seconds = sum(call.seconds for call in calls)
+    paid = any(prices.bills(one.stage, one.provider) for one in used)
+    return priced(used, prices, calls=len(calls), seconds=seconds) if paid else None
+
+
+def _money(costs: Sequence[Cost]) -> dict[str, Summary]:
+    """A call with a model that has no price costs at least so much."""
+    minutes = [(number, cost, each) for number, cost in enumerate(costs) if (each := cost.per_minute) is not None]
+    return {
+        "cost_per_call": summarise(
+            [Value(float(cost.total), number, bool(cost.not_priced)) for number, cost in enumerate(costs)]
+        ),
+        "cost_per_minute": summarise(
+            [Value(float(each), number, bool(cost.not_priced)) for number, cost, each in minutes]
+        ),
+    }
 
 
 def _shares(turns: Iterable[Turn]) -> dict[str, Share]:

@@ -24,6 +24,9 @@ from voicectl.events import (
     PlayoutStarted,
     ReplyCancelled,
     ReplyStarted,
+    S2sFinished,
+    S2sFirstAudio,
+    S2sRequested,
     SpeechPaused,
     SpeechStarted,
     TranscriptUpdated,
@@ -43,6 +46,9 @@ ReplyEvent = (
     | ClauseReady
     | TtsRequested
     | TtsFirstAudio
+    | S2sRequested
+    | S2sFirstAudio
+    | S2sFinished
     | FillerPlayed
     | PlayoutStarted
     | PlayoutFinished
@@ -104,6 +110,8 @@ class Reply:
     clause_ready: int | None = None
     tts_requested: int | None = None
     tts_first_audio: int | None = None
+    s2s_requested: int | None = None
+    s2s_first_audio: int | None = None
     playout: int | None = None
     over: int | None = None
     interrupted_by: int | None = None
@@ -208,7 +216,7 @@ def _reply(begun: ReplyStarted, answered: TranscriptUpdated | None, own: Sequenc
     clause = [event for event in own if isinstance(event, ClauseReady | TtsRequested)]
     clause = [event for event in clause if event.index == (audio.index if audio else 0)]
     over = _first(own, PlayoutFinished) or _first(own, AgentInterrupted)
-    answer = _first(own, LlmFinished)
+    answer = _first(own, LlmFinished) or _first(own, S2sFinished)
     playout = _first(own, PlayoutStarted)
     filler = _first(own, FillerPlayed)
     return Reply(
@@ -220,6 +228,8 @@ def _reply(begun: ReplyStarted, answered: TranscriptUpdated | None, own: Sequenc
         clause_ready=_known(clause, ClauseReady),
         tts_requested=_known(clause, TtsRequested),
         tts_first_audio=known_us(audio) if audio else None,
+        s2s_requested=_known(own, S2sRequested),
+        s2s_first_audio=_known(own, S2sFirstAudio),
         playout=us(playout.at) if playout else None,
         over=us(over.at) if over else None,
         interrupted_by=over.turn if isinstance(over, AgentInterrupted) else None,

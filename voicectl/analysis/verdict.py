@@ -14,6 +14,7 @@ from typing import Literal
 from voicectl.analysis.definitions import Share
 from voicectl.analysis.percentiles import Figure, Summary
 from voicectl.errors import EXIT_FAILED, EXIT_OK, EXIT_UNDECIDED
+from voicectl.spec.metric_names import BY_NAME
 from voicectl.spec.threshold import Threshold
 
 Outcome = Literal["pass", "fail", "undecided"]
@@ -26,7 +27,8 @@ class Verdict:
     Args:
         value: the figure in the threshold's unit (None: there is none).
         at_least: the value is a lower bound.
-        needs: how many values it would take to decide.
+        needs: how many values it would take to decide (None where there is a value, or where these
+            agents have no such stage).
     """
 
     threshold: Threshold
@@ -42,10 +44,23 @@ def judge(
     """Hold each threshold against the run.
 
     Args:
-        durations: in milliseconds, by the metric's name.
+        durations: in milliseconds, and money in dollars, by the metric's name.
         shares: ratios and counts of turns, by the metric's name.
     """
     return tuple(_judge(threshold, durations, shares) for threshold in thresholds)
+
+
+def value_in_words(verdict: Verdict) -> str:
+    """The figure as people read it: `812`, `4.2%`, `$0.0123`. Call it only where there is one."""
+    value = verdict.value or 0.0
+    if verdict.threshold.statistic == "rate":
+        return f"{value:.1%}"
+    return f"${value:.4f}" if BY_NAME[verdict.threshold.metric].kind == "money" else f"{value:.0f}"
+
+
+def takes(verdict: Verdict) -> str:
+    """What an undecided one lacks: `takes 72 turns`."""
+    return f"takes {verdict.needs} turns" if verdict.needs else "is not measured: these agents have no such stage"
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
@@ -68,4 +83,5 @@ def _figure(threshold: Threshold, durations: Mapping[str, Summary], shares: Mapp
         if share.ratio is None:
             return Figure(None, needs=1)
         return Figure(share.ratio if threshold.statistic == "rate" else share.count)
-    return durations[threshold.metric].figure(threshold.statistic)
+    summary = durations.get(threshold.metric)
+    return summary.figure(threshold.statistic) if summary else Figure(None)

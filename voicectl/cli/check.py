@@ -33,7 +33,8 @@ def check(
 
     Every problem is told at once, each as file:line:col. An agent is checked
     alone and under each profile (with --profile: that one only). Nothing is
-    loaded, called or pulled.
+    loaded, called or pulled. A model that its vendor shuts down within 90 days,
+    or has shut down, is a warning.
 
     Example: voicectl check agents.yaml --profile scripted
     """
@@ -52,7 +53,7 @@ def check(
     else:
         for line in found.lines():
             console.out(line)
-        for problem in found.problems:
+        for problem in (*found.problems, *found.warnings):
             console.err(str(problem))
     return EXIT_USAGE if found.problems else EXIT_OK
 
@@ -68,11 +69,12 @@ class _Given:
 
 @dataclass(slots=True)
 class _Found:
-    """What is in order, and what is not; a problem met twice is told once."""
+    """What is in order, and what is not; a problem met twice is told once. Warnings spoil nothing."""
 
     agents: list[tuple[Path, ResolvedAgent]]
     callers: list[tuple[Path, Caller]]
     problems: dict[Problem, None]
+    warnings: dict[Problem, None] = field(default_factory=dict["Problem", None])
 
     def lines(self) -> list[str]:
         ok = console.styled("ok", "green")
@@ -99,6 +101,7 @@ class _Found:
             ]
             + [{"file": str(path), "caller": caller.name} for path, caller in self.callers],
             "problems": [{"where": each.where, "message": each.message, "hint": each.hint} for each in self.problems],
+            "warnings": [{"where": each.where, "message": each.message, "hint": each.hint} for each in self.warnings],
         }
 
 
@@ -142,7 +145,25 @@ def _checked(given: _Given) -> _Found:
             found.problems |= dict.fromkeys(error.problems)
         except UsageError as error:
             found.problems[Problem(error.where or str(path), error.message, error.hint)] = None
+    found.warnings = dict.fromkeys(_ending_models(given))
     return found
+
+
+def _ending_models(given: _Given) -> list[Problem]:
+    from voicectl.errors import SpecError
+    from voicectl.prices.check import ending_soon
+    from voicectl.providers import CATALOG
+    from voicectl.spec import find_profile, load_yaml
+
+    profiles = (find_profile(profile, path) for path in given.agents[:1] for profile in given.profiles)
+    warnings: list[Problem] = []
+    for path in (*given.agents, *profiles):
+        try:
+            root = load_yaml(path, env=console.env()).root
+        except SpecError:
+            continue  # told already
+        warnings += ending_soon(root, console.now().date(), CATALOG)
+    return warnings
 
 
 def _agent_in_words(agent: ResolvedAgent) -> str:

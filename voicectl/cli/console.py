@@ -126,6 +126,15 @@ def _rich(stream: TextIO) -> Console:
     )
 
 
+def secret(prompt: str) -> str:
+    """A line that nobody else may read: asked for unseen on a terminal, else the first line of stdin."""
+    if not is_terminal(sys.stdin):
+        return sys.stdin.readline()
+    import getpass
+
+    return getpass.getpass(prompt, stream=sys.stderr)
+
+
 def size(count: int) -> str:
     """Bytes for people: `491 MB`."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

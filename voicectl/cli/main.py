@@ -16,12 +16,15 @@ from voicectl.cli.agents import agents
 from voicectl.cli.bench import bench
 from voicectl.cli.check import check
 from voicectl.cli.diff import diff
+from voicectl.cli.drill import drill
+from voicectl.cli.keys import keys_app
 from voicectl.cli.models import models_app
 from voicectl.cli.providers import providers
 from voicectl.cli.recordings import recordings_app
 from voicectl.cli.replay import replay
 from voicectl.cli.report import report
 from voicectl.cli.schema import schema
+from voicectl.cli.standin import standin
 from voicectl.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROVIDER, EXIT_USAGE, SpecError, VoicectlError
 
 EXIT_BUG = 70  # as sysexits.h has it: none of the documented outcomes
@@ -66,10 +69,13 @@ app.command()(bench)
 app.command()(report)
 app.command()(diff)
 app.command()(replay)
+app.command()(drill)
+app.command()(standin)
 app.add_typer(recordings_app)
 app.command()(check)
 app.command()(agents)
 app.command()(providers)
+app.add_typer(keys_app)
 app.add_typer(models_app)
 app.command()(schema)
 

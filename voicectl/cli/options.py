@@ -53,4 +53,8 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as line.rate=8000. Repeatable."),
 ]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option("--prices", metavar="FILE", help="Your own prices, in YAML; they go before the list prices."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,5 +1,7 @@
 """One agent turn: text streams in, clauses are cut, audio goes to playout. One turn is one task.
 
+A speech-to-speech model gives sound and text at once (`converse`).
+
 Interrupting it is cancelling its task; nothing here outlives it. It notes facts and measures
 nothing. Whether its audio may be heard is playout's business (`hold`), not this file's.
 """
@@ -10,7 +12,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from typing import Protocol
 
-from voicectl.audio import Resampler
+from voicectl.audio import SAMPLE_WIDTH, Resampler
 from voicectl.clock import Clock
 from voicectl.errors import ProviderError
 from voicectl.events import (
@@ -20,6 +22,10 @@ from voicectl.events import (
     LlmFinished,
     LlmFirstToken,
     LlmRequested,
+    S2sCancelled,
+    S2sFinished,
+    S2sFirstAudio,
+    S2sRequested,
     TtsFinished,
     TtsFirstAudio,
     TtsRequested,
@@ -27,7 +33,7 @@ from voicectl.events import (
 from voicectl.pipeline.buffered import buffered
 from voicectl.pipeline.clauses import ClauseSplitter
 from voicectl.pipeline.playout import Playout
-from voicectl.pipeline.protocols import Llm, LlmRequest, Tts, TtsRequest, Usage
+from voicectl.pipeline.protocols import Llm, LlmRequest, S2sChunk, TextDelta, ToolDelta, Tts, TtsRequest, Usage
 
 CLAUSES_AHEAD = 2
 """How many finished clauses may wait for the TTS: enough that it never waits, few enough that an
@@ -95,6 +101,8 @@ async def answer(
                     if isinstance(chunk, Usage):
                         usage = chunk
                         continue
+                    if isinstance(chunk, ToolDelta):
+                        continue  # nothing to say
                     if chunk.text and not said:
                         notes.note(LlmFirstToken(at=notes.now(), reply=reply))
                     if chunk.text:
@@ -131,6 +139,40 @@ async def recite(text: str, *, reply: int, first_clause_words: int, notes: Noteb
     for index, clause in enumerate([*splitter.push(text), *splitter.finish()]):
         notes.note(ClauseReady(at=notes.now(), reply=reply, index=index, text=clause))
         yield clause
+
+
+async def converse(
+    pieces: AsyncGenerator[S2sChunk, None], *, reply: int, rate: int, playout: Playout, line_rate: int, notes: Notebook
+) -> None:
+    """Play what a speech-to-speech model says as reply number `reply`, and return when its last sample is
+    on the line. All that comes is queued: it is as long as the model lets its answers be."""
+    resampler = Resampler(rate, line_rate)
+    said: list[str] = []
+    size = 0
+    notes.note(S2sRequested(at=notes.now(), reply=reply))
+    playout.begin_clause("")
+    whole = False
+    try:
+        with _blame("s2s"):
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if isinstance(piece, TextDelta):
+                        said.append(piece.text)
+                        playout.add_text(piece.text)
+                        continue
+                    if piece.pcm and not size:
+                        notes.note(S2sFirstAudio(at=notes.now(), reply=reply))
+                    size += len(piece.pcm)
+                    playout.add(resampler.push(piece.pcm))
+        whole = True
+    finally:
+        seconds = size / SAMPLE_WIDTH / rate
+        if not whole:
+            notes.note(S2sCancelled(at=notes.now(), reply=reply, seconds=seconds))
+    notes.note(S2sFinished(at=notes.now(), reply=reply, text="".join(said), seconds=seconds))
+    playout.add(resampler.flush())
+    playout.complete()
+    await playout.until_played()
 
 
 @contextmanager

@@ -41,6 +41,8 @@ class EndpointingRules:
     """A silence this long ends the turn, where nothing says otherwise."""
     sustain_s: float = 0.45
     """Speech this long is meant: it may interrupt the agent without a look at its words."""
+    sustain_adds_up: bool = False
+    """All speech of a turn counts for that, without its pauses; else only what is said in one go."""
     notice_s: float = 0.0
     """Speech this long makes the agent listen up; 0: never."""
     strategies: tuple[str, ...] = ("silence",)
@@ -70,7 +72,7 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class Sustained:
-    """The speech that began at `at` has lasted `sustain_s`."""
+    """The speech that began at `at` has lasted `sustain_s`, by itself or with what came before."""
 
     at: float
 
@@ -133,6 +135,7 @@ class Endpointer:
         self._run_from: float | None = None  # start of the current run of speech windows
         self._noticed = False
         self._sustained = False
+        self._spoken_s = 0.0  # before the current run, where that counts
         self._voiced_until = 0.0
         self._pause_at = -math.inf  # of the last pause, also when it became the turn's end
         self._judge = _Judge(rules)
@@ -160,7 +163,7 @@ class Endpointer:
             if speaking and rules.notice_s and not self._noticed and _reached(lasted, rules.notice_s):
                 self._noticed = True
                 facts.append(Noticed(self._run_from))
-            if speaking and not self._sustained and _reached(lasted, rules.sustain_s):
+            if speaking and not self._sustained and _reached(self._spoken_s + lasted, rules.sustain_s):
                 self._sustained = True
                 facts.append(Sustained(self._run_from))
             return facts
@@ -170,6 +173,8 @@ class Endpointer:
             self._voiced_until = self._pause_at
         if speaking and _reached(self._silence_s, rules.pause_s):
             self._paused = True
+            if rules.sustain_adds_up and self._run_from is not None:
+                self._spoken_s += self._voiced_until - self._run_from
             self._run_from = None
             self._pause_at = self._voiced_until
             facts.append(Paused(self._pause_at))
@@ -228,6 +233,7 @@ class Endpointer:
     def _end(self, reason: str) -> Ended:
         ended = Ended(self._pause_at, reason, self._judge.scores)
         self._in_turn = self._paused = False
+        self._spoken_s = 0.0
         self._run_from = None
         self._judge.ended()
         return ended

@@ -1,5 +1,8 @@
 """The caller's side of a call: frames go to the VAD, the STT and the end-of-turn model, facts come out.
 
+A speech-to-speech model hears the caller in the STT's place. It tells no words in time, only that there
+was speech.
+
 What lives here: who is given which audio and when, and what came of it, told to the session as
 inputs of the turn-taking. What must not: what to do about it (`turn_taking`, `session`).
 """
@@ -27,8 +30,8 @@ from voicectl.pipeline.endpointing import (
     Started,
     Sustained,
 )
-from voicectl.pipeline.protocols import Providers, SttStream, Transcript
-from voicectl.pipeline.turn_taking import EndLikely, Heard, HeardSoFar, Input
+from voicectl.pipeline.protocols import Parts, Providers, S2sStream, SttStream, Transcript
+from voicectl.pipeline.turn_taking import SPEECH, EndLikely, Heard, HeardSoFar, Input
 
 PREROLL_S = 0.3
 """How much audio before the VAD's onset the STT gets: a first consonant is quieter than the vowel."""
@@ -72,16 +75,22 @@ class Call(Protocol):
 
 
 class Ears:
-    """One caller, heard frame by frame."""
+    """One caller, heard frame by frame.
 
-    def __init__(self, rules: EndpointingRules, providers: Providers, call: Call) -> None:
+    Args:
+        model: hears the caller itself, in the place of an STT.
+    """
+
+    def __init__(self, rules: EndpointingRules, providers: Parts, call: Call, model: S2sStream | None = None) -> None:
         self._call = call
-        self._stt_provider = providers.stt
+        self._stt_provider = providers.stt if isinstance(providers, Providers) else None
+        self._model = model
+        self._model_hears = False
         self._vad = providers.vad.open()
         self._endpointer = Endpointer(rules, providers.vad.window_s)
         self._judging = set(rules.strategies) - {"silence", "provider"}
-        model = providers.turn_model if "audio" in rules.strategies else None
-        self._turn_model = model.open() if model else None
+        turn_model = providers.turn_model if "audio" in rules.strategies else None
+        self._turn_model = turn_model.open() if turn_model else None
         self._recent = _Recent()
         self._stt: SttStream | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -95,6 +104,8 @@ class Ears:
         self._recent.add(pcm)
         if self._stt:
             self._stt.push(pcm)
+        if self._model and self._model_hears:
+            self._model.push(pcm)
         if self._turn_model:
             self._turn_model.push(pcm)
         for probability in self._vad.push(pcm):
@@ -104,10 +115,19 @@ class Ears:
             self._echo = False  # somebody speaks over it
             self._call.step(Noticed(self._call.now()))
 
-    def listen(self, at: float) -> None:
-        """Open an STT stream for what is said from `at` on."""
+    def listen(self, at: float, *, on_top: bool = False) -> None:
+        """Open an STT stream for what is said from `at` on. `on_top`: what a model has heard before is
+        still to be answered."""
         self.stop()
         start, pcm = self._recent.since(at - PREROLL_S)
+        if self._model:
+            if not on_top:
+                self._model.forget()
+            self._model.hear_from(start)
+            self._model.push(pcm)
+            self._model_hears = True
+        if not self._stt_provider:
+            return
         stream = self._stt_provider.open(start)
         stream.push(pcm)
         self._stt = stream
@@ -117,6 +137,8 @@ class Ears:
         """Ask the STT for the text so far."""
         if self._stt:
             self._stt.flush()
+        elif self._model_hears:
+            self._call.step(Heard(self._call.turn, SPEECH, self._call.asked, self._echo))
         else:
             self._hear_nothing()
 
@@ -125,6 +147,7 @@ class Ears:
         if self._listening:
             self._listening.cancel()
         self._listening = self._stt = None
+        self._model_hears = False
         self._stop_scoring()
 
     # What becomes true -----------------------------------------------------------------------

@@ -83,9 +83,18 @@ class Playout:
         if self._queued >= self._frame_bytes:
             self._on_ready()
 
+    @property
+    def heard_s(self) -> float:
+        """Seconds of this reply that have gone on the line."""
+        return self._given / self._bytes_per_second
+
     def begin_clause(self, text: str) -> None:
         self.end_clause()
         self._clauses.append(_Clause(text))
+
+    def add_text(self, text: str) -> None:
+        """The current clause says more: its text comes with its sound."""
+        self._clauses[-1].text += text
 
     def end_clause(self) -> None:
         """The audio of the current clause is there to its end."""

@@ -15,9 +15,9 @@ they open. Rules for each (the contract test in `tests/providers/` runs against 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 Progress = Callable[[str], None]
 """Told what a slow step is doing: "loading qwen2.5-coder-0.5b"."""
@@ -145,10 +145,20 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """Something the model may ask for. `parameters` is the JSON schema of its arguments, an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class LlmRequest:
     """The conversation to continue. `messages[0]` is the system prompt."""
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +166,20 @@ class TextDelta:
     """Some more of the answer."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDelta:
+    """Some more of a tool call, of which an answer may make several.
+
+    Each says whose it is: `id` tells the calls of one answer apart, `name` is the tool's. `arguments`
+    is the next piece of their JSON; that of all pieces together may be "", which means `{}`. The
+    first piece comes as soon as the model has chosen the tool.
+    """
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +191,7 @@ class Usage:
     completion_tokens: int | None = None
 
 
-LlmChunk = TextDelta | Usage
+LlmChunk = TextDelta | ToolDelta | Usage
 
 
 class Llm(Provider, Protocol):
@@ -198,6 +222,95 @@ class Tts(Provider, Protocol):
 
     def synthesize(self, request: TtsRequest) -> AsyncGenerator[bytes, None]:
         """Stream the clause's audio in pieces of any even length."""
+        ...
+
+
+# Speech to speech ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AudioDelta:
+    """Some more of the answer's sound."""
+
+    pcm: bytes
+
+
+S2sChunk = AudioDelta | TextDelta
+
+
+@dataclass(frozen=True, slots=True)
+class CallerSaid:
+    """What the model has heard of the caller, as text, in the turn that answer number `answer` answers."""
+
+    answer: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class S2sUsage:
+    """What answer number `answer` cost, as the provider counts: audio tokens are part of the others.
+    `stage` is "stt" for the text of what the caller said, where another model makes that.
+    `estimated`: the provider did not say, since it was cut."""
+
+    answer: int
+    model: str | None = None
+    stage: str = "s2s"
+    audio_s: float | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    audio_in_tokens: int | None = None
+    audio_out_tokens: int | None = None
+    estimated: bool = False
+
+
+S2sNews = CallerSaid | S2sUsage
+"""What becomes known besides an answer, often after it. Answers count from 1, in the order they were
+asked for."""
+
+
+class S2sStream(Protocol):
+    """One call's conversation with a model that hears and speaks by itself, and remembers."""
+
+    def hear_from(self, start: float) -> None:
+        """What is pushed from now on was spoken from `start` seconds of the call on."""
+        ...
+
+    def forget(self) -> None:
+        """What was pushed and is answered by no `respond` so far is to be answered by none."""
+        ...
+
+    def push(self, pcm: bytes) -> None:
+        """Take the next samples of the caller (PIPELINE_RATE). Never blocks."""
+        ...
+
+    def respond(self) -> AsyncGenerator[S2sChunk, None]:
+        """Answer what was pushed. It is taken for the caller's turn at the call, before the first
+        chunk is asked for. Closing the generator stops the model."""
+        ...
+
+    def say(self, text: str) -> AsyncGenerator[S2sChunk, None]:
+        """Speak a text that answers nobody, as nearly word for word as the model will."""
+        ...
+
+    def truncate(self, heard_s: float) -> None:
+        """Stop the last answer. The caller heard only so many seconds of it, and the model is to remember
+        no more."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[S2sNews]:
+        """News as they come; ends after `aclose()`, when all that is known has been told."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class S2s(Provider, Protocol):
+    rate: int
+    """Samples per second of what a stream's answers hold."""
+
+    def open(self, instructions: str) -> S2sStream:
+        """A new conversation; `instructions` say who the agent is."""
         ...
 
 
@@ -260,3 +373,16 @@ class Providers:
     llm: Llm
     tts: Tts
     turn_model: TurnModel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechProviders:
+    """The parts of an agent whose one model hears, thinks and speaks."""
+
+    vad: Vad
+    s2s: S2s
+    turn_model: TurnModel | None = None
+
+
+Parts = Providers | SpeechProviders
+"""Of one agent, of either kind."""

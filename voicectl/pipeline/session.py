@@ -36,15 +36,15 @@ from voicectl.events import (
     TurnDropped,
 )
 from voicectl.pipeline import turn_taking
-from voicectl.pipeline.agent_turn import Clauses, answer, recite, speak
 from voicectl.pipeline.echo import EchoWatch
 from voicectl.pipeline.endpointing import EndpointingRules
 from voicectl.pipeline.history import History
 from voicectl.pipeline.idle import IdleRules, IdleWatch
 from voicectl.pipeline.listening import Ears
 from voicectl.pipeline.playout import Playout
-from voicectl.pipeline.protocols import Frame, LineRecorder, LlmRequest, Providers, Transport, TtsRequest
+from voicectl.pipeline.protocols import Frame, LineRecorder, Parts, SpeechProviders, Transport
 from voicectl.pipeline.turn_taking import (
+    SPEECH,
     CancelReply,
     CommitReply,
     DropTurn,
@@ -59,6 +59,7 @@ from voicectl.pipeline.turn_taking import (
     StopListening,
     TurnRules,
 )
+from voicectl.pipeline.voice import ChainVoice, ModelVoice, Voice, Work
 from voicectl.trace import Trace
 
 
@@ -108,14 +109,13 @@ class Session:
     def __init__(
         self,
         agent: AgentRules,
-        providers: Providers,
+        providers: Parts,
         transport: Transport,
         clock: Clock,
         trace: Trace,
         call_wav: LineRecorder | None = None,
     ) -> None:
         self._agent = agent
-        self._providers = providers
         self._transport = transport
         self._clock = clock
         self._trace = trace
@@ -125,14 +125,21 @@ class Session:
         self._caller_rate = Resampler(transport.rate, PIPELINE_RATE)
         self._echo = EchoWatch(transport.rate)
         self._heard_until = 0.0
-        self._ears = Ears(agent.endpointing, providers, self)
+        self._voice: Voice
+        if isinstance(providers, SpeechProviders):
+            model = providers.s2s.open(agent.instructions)
+            self._voice = ModelVoice(providers.s2s, model, self._playout, transport.rate, self)
+            self._ears = Ears(agent.endpointing, providers, self, model)
+        else:
+            history, words = History(agent.instructions, agent.max_history_turns), agent.first_clause_words
+            self._voice = ChainVoice(providers, history, words, self._playout, transport.rate, clock, self)
+            self._ears = Ears(agent.endpointing, providers, self)
         self._state = turn_taking.State()
         self._reading: asyncio.Task[None] | None = None
         self._said = ""  # the turn's text so far, for the LLM to read ahead
         self._reply: _Reply | None = None
         self._replies = 0
         self._opening: deque[tuple[str, str, bool]] = deque()  # kind, text, protected: still to be said first
-        self._history = History(agent.instructions, agent.max_history_turns)
         self._idle = IdleWatch(agent.idle) if agent.idle else None
         self._fillers: deque[tuple[str, bytes]] = deque()  # ready to be played
         self._filler = b""  # what is left of the one being played
@@ -200,7 +207,7 @@ class Session:
 
     @property
     def question(self) -> str:
-        return self._history.last_heard
+        return self._voice.last_heard
 
     def hears_itself(self) -> bool | None:
         if self._line_until < self._heard_until - 1.0:
@@ -259,7 +266,7 @@ class Session:
     def _act(self, action: turn_taking.Action) -> None:
         match action:
             case Listen(_, at):
-                self._ears.listen(at)
+                self._ears.listen(at, on_top=bool(self._state.carry))
                 self._read_ahead("")
             case turn_taking.AskTranscript():
                 self._ears.ask()
@@ -278,7 +285,7 @@ class Session:
             case InterruptReply(turn, at):
                 self._interrupt(turn, at)
             case DropTurn(turn, reason, text):
-                now = self.now()
+                now, text = self.now(), _words_of(text)
                 if reason == "backchannel":
                     self.note(BackchannelHeard(at=now, turn=turn, text=text))
                 self.note(TurnDropped(at=now, turn=turn, reason=reason, text=text))
@@ -289,7 +296,7 @@ class Session:
     def _read_ahead(self, text: str) -> None:
         """Let the LLM read what it will be asked as far as it is known, while the caller speaks."""
         self._said = f"{self._state.carry} {text}".strip()
-        if self._agent.turns.speculate and not self._reply and not self._reading:
+        if self._voice.reads_ahead and self._agent.turns.speculate and not self._reply and not self._reading:
             self._reading = self.spawn(self._read(), name="reading ahead")
 
     async def _read(self) -> None:
@@ -297,7 +304,7 @@ class Session:
         try:
             while read != self._said:
                 read = self._said
-                await self._providers.llm.warm(self._history.conversation(read))
+                await self._voice.read(read)
         except ProviderError as error:
             self.failed("llm", error)
         finally:
@@ -313,6 +320,8 @@ class Session:
 
     def _open(self) -> None:
         """What the agent says first."""
+        if news := self._voice.news():
+            self.spawn(news(), name="the model's news")
         if self._agent.filler:
             self.spawn(self._make_fillers(self._agent.filler.texts), name="fillers")
         if self._agent.notice:
@@ -330,29 +339,22 @@ class Session:
     def _recite(self, kind: str, text: str, *, protected: bool = False) -> None:
         """Say a fixed text that answers nobody."""
         self.step(ReplyBegun(protected))
-        clauses = recite(text, reply=self._replies, first_clause_words=0, notes=self)
-        self._begin(None, "", clauses, held=False, kind=kind)
+        self._begin(None, "", self._voice.recite(self._replies, text), held=False, kind=kind)
 
     def _think(self, turn: int, text: str, *, held: bool) -> None:
         self._stop_reading()
         self._opening.clear()
         if self._idle:
             self._idle.answered()
-        clauses = answer(
-            LlmRequest(self._history.conversation(text)),
-            reply=self._replies,
-            llm=self._providers.llm,
-            first_clause_words=self._agent.first_clause_words,
-            notes=self,
-        )
-        self._begin(turn, text, clauses, held=held, kind="answer")
+        text = _words_of(text)
+        self._begin(turn, text, self._voice.answer(self._replies, turn, text), held=held, kind="answer")
 
-    def _begin(self, turn: int | None, prompt: str, clauses: Clauses, *, held: bool, kind: str) -> None:
+    def _begin(self, turn: int | None, prompt: str, work: Work, *, held: bool, kind: str) -> None:
         number = self._replies
         self._replies += 1
         self._playout.begin(held=held)
         self.note(ReplyStarted(at=self.now(), reply=number, turn=turn, prompt=prompt, held=held, kind=kind))
-        task = self.spawn(self._speak(number, clauses), name=f"reply {number}")
+        task = self.spawn(self._speak(number, work), name=f"reply {number}")
         self._reply = _Reply(number, turn, prompt, kind, task, None if held or turn is None else self.now())
 
     def _commit(self, turn: int) -> None:
@@ -361,17 +363,9 @@ class Session:
             self.note(ReplyCommitted(at=self.now(), reply=self._reply.number, turn=turn))
             self._playout.release()
 
-    async def _speak(self, number: int, clauses: Clauses) -> None:
+    async def _speak(self, number: int, work: Work) -> None:
         try:
-            await speak(
-                clauses,
-                reply=number,
-                tts=self._providers.tts,
-                playout=self._playout,
-                line_rate=self._transport.rate,
-                clock=self._clock,
-                notes=self,
-            )
+            await work()
         except ProviderError as error:
             self.failed("reply", error)
             if not self._reply or self._reply.number != number:
@@ -382,7 +376,8 @@ class Session:
         reply = self._reply
         over = self._line_until if reply and reply.audible else self.now()
         self.note(PlayoutFinished(at=over, noted_at=self.now(), reply=number, heard=heard))
-        self._remember(heard)
+        if reply:
+            self._voice.over(number, reply.prompt, heard)
         self._reply = None
         self._hung_up = reply is not None and reply.kind == "goodbye" and self._state.caller == "silent"
         self.step(ReplyOver(over, heard.rstrip().endswith("?")))
@@ -392,6 +387,7 @@ class Session:
         if self._reply:
             self._reply.task.cancel()
             self.note(ReplyCancelled(at=self.now(), reply=self._reply.number, reason=reason))
+            self._voice.over(self._reply.number, "", "", self._playout.heard_s)
             self._forget()
 
     def _pause(self, turn: int, at: float) -> None:
@@ -424,7 +420,7 @@ class Session:
                 at=self._line_until, noted_at=self.now(), reply=reply.number, turn=turn, speech_at=at, heard=heard
             )
         )
-        self._remember(heard)
+        self._voice.over(reply.number, reply.prompt, heard, self._playout.heard_s)
         self._forget()
         self._read_ahead("")
 
@@ -432,11 +428,6 @@ class Session:
         self._reply = None
         self._filler = b""
         self._playout.begin(held=True)
-
-    def _remember(self, heard: str) -> None:
-        """What was asked, and of the answer only what the caller heard."""
-        if self._reply:
-            self._history.add(self._reply.prompt, heard)
 
     # While nothing is said -------------------------------------------------------------------
 
@@ -453,16 +444,10 @@ class Session:
 
     async def _make_fillers(self, texts: tuple[str, ...]) -> None:
         """Speak them ahead of time: a filler that takes long helps nobody."""
-        tts = self._providers.tts
         try:
             for text in texts:
-                resampler = Resampler(tts.rate, self._transport.rate)
-                pcm = bytearray()
-                async with aclosing(tts.synthesize(TtsRequest(text))) as audio:
-                    async for piece in audio:
-                        pcm += resampler.push(piece)
-                pcm += resampler.flush()
-                self._fillers.append((text, bytes(pcm)))
+                if pcm := await self._voice.sound(text):
+                    self._fillers.append((text, pcm))
         except ProviderError as error:
             self.failed("tts", error)
 
@@ -512,8 +497,15 @@ class Session:
             try:
                 self._cancel("call ended")
             finally:
+                if close := self._voice.close():
+                    self.spawn(close(), name="closing the model")
                 if self._tasks:
                     await asyncio.wait(list(self._tasks))
 
     def _note_end(self, reason: str) -> None:
         self.note(CallEnded(at=self.now(), reason="failed" if self._broken else reason))
+
+
+def _words_of(text: str) -> str:
+    """What is known of the words."""
+    return text.replace(SPEECH, "").strip() if SPEECH in text else text

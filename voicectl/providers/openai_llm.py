@@ -1,7 +1,7 @@
 """OpenAI's chat completions, or any server that speaks them, through OpenAI's own SDK.
 
 What lives here: one client whose connections all calls share and which stay open between turns,
-streaming, cancelling, and errors as people can use them. What must not: prompts, tools, retries
+streaming, cancelling, and errors as people can use them. What must not: prompts, what tools do, retries
 (wrappers do that, and can be seen in the trace).
 
 The stream is read line by line (`with_streaming_response`) rather than as the SDK's typed chunks:
@@ -18,14 +18,15 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.clock import Clock
-from voicectl.errors import ProviderError
-from voicectl.pipeline.protocols import LlmChunk, LlmRequest, Message, Progress, TextDelta, Usage
+from voicectl.errors import FailureKind, ProviderError, kind_of_status, retry_after
+from voicectl.pipeline.protocols import LlmChunk, LlmRequest, Message, Progress, TextDelta, Tool, ToolDelta, Usage
 
 MODELS = None
 
@@ -70,7 +71,7 @@ class OpenAiLlm:
         if self._client:
             return
         if not self._model:
-            raise ProviderError("needs the name of a model", where=_WHERE, hint="Add `model:`")
+            raise ProviderError("needs the name of a model", where=_WHERE, hint="Add `model:`", kind="refused")
         openai = await self._clock.run(_import_sdk)
         progress(f"connecting to {self._place}")
         options = self._options
@@ -85,7 +86,7 @@ class OpenAiLlm:
                 http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=wait),
             )
         except openai.OpenAIError:
-            raise ProviderError("has no key", where=_WHERE, hint="Set OPENAI_API_KEY") from None
+            raise ProviderError("has no key", where=_WHERE, hint="Set OPENAI_API_KEY", kind="refused") from None
         try:
             await self._connect()
         except ProviderError:
@@ -104,8 +105,9 @@ class OpenAiLlm:
             ProviderError: whatever went wrong, in one line.
         """
         if self._client is None:
-            raise ProviderError("was asked before it was started", where=_WHERE)
+            raise ProviderError("was asked before it was started", where=_WHERE, kind="refused")
         usage: dict[str, Any] = {}
+        calls: dict[int, ToolDelta] = {}
         with self._translated():
             create = self._client.chat.completions.with_streaming_response.create
             async with create(**self._body(request)) as response:
@@ -116,8 +118,11 @@ class OpenAiLlm:
                     if data == "[DONE]":
                         continue  # the body only ends now, and one read to its end frees its connection
                     message = json.loads(data)
-                    if text := self._text(message):
-                        yield TextDelta(text)
+                    if not isinstance(message, dict):
+                        raise ValueError("not an object")
+                    message = cast("dict[str, Any]", message)
+                    for piece in self._pieces(message, calls):
+                        yield piece
                     usage = message.get("usage") or usage
             self._used = self._clock.now()
         if usage:
@@ -146,18 +151,34 @@ class OpenAiLlm:
             "model": self._model,
             "messages": (),
             # As they are: the SDK would look through each message of the call, at every turn.
-            "extra_body": {"messages": [{"role": one.role, "content": one.content} for one in request.messages]},
+            "extra_body": {
+                "messages": [{"role": one.role, "content": one.content} for one in request.messages],
+                **({"tools": [_function(tool) for tool in request.tools]} if request.tools else {}),
+            },
             "stream": True,
             "stream_options": {"include_usage": True},
             **{name: value for name, value in chosen.items() if value is not None},
         }
 
-    def _text(self, message: dict[str, Any]) -> str:
+    def _pieces(self, message: dict[str, Any], calls: dict[int, ToolDelta]) -> list[TextDelta | ToolDelta]:
+        """What a message says; `calls` keeps the beginning of each tool call, by its number in the answer."""
         if error := message.get("error"):
-            raise self._error(None, _said(error))
+            raise self._error(None, _said(error), _kind_of(error))
         choices: list[dict[str, Any]] = message.get("choices") or []
         deltas: list[dict[str, Any]] = [choice.get("delta") or {} for choice in choices]
-        return "".join(delta.get("content") or "" for delta in deltas)
+        text = "".join(delta.get("content") or "" for delta in deltas)
+        pieces: list[TextDelta | ToolDelta] = [TextDelta(text)] if text else []
+        parts: list[dict[str, Any]] = [part for delta in deltas for part in delta.get("tool_calls") or ()]
+        for part in parts:
+            number, id = part.get("index") or 0, part.get("id") or ""
+            function: dict[str, Any] = part.get("function") or {}
+            begun = calls.get(number)
+            new = begun is None or (id and id != begun.id)  # some servers number all of them 0
+            if new or begun is None:  # and some have no ids
+                begun = calls[number] = ToolDelta(id or f"call_{number}", function.get("name") or "", "")
+            if new or function.get("arguments"):
+                pieces.append(replace(begun, arguments=function.get("arguments") or ""))
+        return pieces
 
     async def _connect(self) -> None:
         """Any answer but a refusal will do: the connection is open."""
@@ -181,30 +202,51 @@ class OpenAiLlm:
         try:
             yield
         except openai.APIStatusError as error:
-            problem = self._error(error.status_code, _said(error.body) or error.message)
+            problem = self._error(
+                error.status_code, _said(error.body) or error.message, kind_of_status(error.status_code)
+            )
+            problem.retry_after_s = retry_after(error.response.headers.get("retry-after"))
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
             if isinstance(error, (openai.APITimeoutError, httpx2.TimeoutException)):
                 waited = f"does not answer within {self._options.timeout_ms} ms"
-                problem = ProviderError(f"{self._place} {waited}", where=_WHERE)
+                problem = ProviderError(f"{self._place} {waited}", where=_WHERE, kind="timeout")
             else:
                 why = str(error.__cause__ or error).lower().rstrip(".") or type(error).__name__
-                problem = self._error(None, f"the connection failed: {why}")
+                nonsense = any(isinstance(one, httpx2.RemoteProtocolError) for one in (error, error.__cause__))
+                cut = not nonsense or "closed" in why or "disconnected" in why
+                problem = self._error(None, f"the connection failed: {why}", "unreachable" if cut else "protocol")
         except openai.OpenAIError as error:
-            problem = self._error(None, str(error))
+            problem = self._error(None, str(error), "failed")
         except ValueError:
-            problem = ProviderError(f"{self._place} sends what is not JSON", where=_WHERE)
+            problem = ProviderError(f"{self._place} sends what is not JSON", where=_WHERE, kind="protocol")
+        except (AttributeError, LookupError, TypeError):
+            problem = ProviderError(f"{self._place} sends what is not its protocol", where=_WHERE, kind="protocol")
         else:
             return
         raise problem from None  # the SDK's own may show the key
 
-    def _error(self, status: int | None, said: str) -> ProviderError:
+    def _error(self, status: int | None, said: str, kind: FailureKind) -> ProviderError:
         key = self._client.api_key if self._client else self._api_key
         said = " ".join(said.split())
         if key:
             said = said.replace(key, "***")  # some servers repeat what they were given
         hints = {401: "Look at OPENAI_API_KEY", 404: "Look at model and base_url", 429: "Try fewer calls at once"}
         what = f"{self._place} says {status}: {said}" if status else f"{self._place}: {said}"
-        return ProviderError(what, where=_WHERE, hint=hints.get(status or 0))
+        return ProviderError(what, where=_WHERE, hint=hints.get(status or 0), kind=kind)
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
+
+
+def _kind_of(error: Any) -> FailureKind:
+    """Of an error in the middle of an answer, which has no status."""
+    known = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
+    name = f"{known.get('type')} {known.get('code')}"
+    if "rate_limit" in name or "429" in name:
+        return "rate_limited"
+    return "server" if "server" in name or "overloaded" in f"{name} {error}" else "failed"
 
 
 def _said(error: Any) -> str:

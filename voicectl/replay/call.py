@@ -19,10 +19,10 @@ from voicectl.audio import FRAME_S
 from voicectl.clock import Clock, run_on
 from voicectl.errors import RecordingError
 from voicectl.events import CallEnded, CallStarted, Event, ProviderFailed, UtterancePlayed
-from voicectl.pipeline.protocols import Providers
+from voicectl.pipeline.protocols import Parts
 from voicectl.pipeline.session import AgentRules, Session
 from voicectl.providers import CATALOG
-from voicectl.providers.recorded import OnMiss, OnNearest, replayed
+from voicectl.providers.recorded import OnMiss, OnNearest, note_to, replayed
 from voicectl.recording import SPEC_NAME, Recording, open_recording
 from voicectl.spec import ResolvedAgent, load_resolved
 from voicectl.streams import Streams, read_streams
@@ -112,7 +112,7 @@ def missed(events: Sequence[Event]) -> list[ProviderFailed]:
     return [event for event in events if isinstance(event, ProviderFailed) and event.provider.endswith(":recorded")]
 
 
-async def run_again(kept: Kept, rules: AgentRules, providers: Providers, clock: Clock) -> Recording:
+async def run_again(kept: Kept, rules: AgentRules, providers: Parts, clock: Clock) -> Recording:
     """The call with these rules and providers, on this clock."""
     was = kept.recording
     started = [event for event in was.events if isinstance(event, CallStarted)]
@@ -123,6 +123,7 @@ async def run_again(kept: Kept, rules: AgentRules, providers: Providers, clock: 
     line = RecordedLine(caller, was.left.tobytes(), was.rate, played, clock=clock, trace=trace, after_s=after_s)
     sound = _Sound(was.rate)
     session = Session(rules, providers, line, clock, trace, sound)
+    note_to(providers, session)
     await session.run()
     left, right = sound.channels()
     cut = was.cut or (None if kept.until is None else f"the call was stopped at {kept.until:.2f} s")

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from voicectl.analysis.metrics import Call, Run, measured, sum_up
+from voicectl.analysis.verdict import takes, value_in_words
 from voicectl.errors import Problem, RecordingError, SpecError, VoicectlError
 from voicectl.events import CallStarted, Event
+from voicectl.keys import keys_of
 from voicectl.pipeline.protocols import Progress
 from voicectl.providers import CATALOG
 from voicectl.providers.recorded import OnMiss
@@ -45,7 +47,7 @@ class Options:
     Args:
         overrides: changes to the spec, as `--set` gives them.
         other: take the agent from this file (None: as it was recorded).
-        env: where `${NAME}` in that file is looked up.
+        env: where `${NAME}` in that file is looked up, and keys.
         turn: look at this turn of the caller only.
         accept: also tell what would be written to accept today's behaviour.
     """
@@ -127,7 +129,7 @@ def _check(path: Path, options: Options, progress: Progress) -> Outcome:
     live: list[str] = []
     now = replay(kept, agent, "nearest" if options.on_miss == "nearest" else "fail", nearest.append)
     if options.on_miss == "live" and missed(now.events):
-        now, live = replay_live(kept, agent, progress)
+        now, live = replay_live(kept, agent, keys_of(options.env), progress)
     return judge(kept, now, expected, options, nearest=nearest, live=live)
 
 
@@ -218,10 +220,10 @@ def _thresholds(expected: Expected, call: Call) -> tuple[list[Problem], list[str
     for index, verdict in enumerate(verdicts):
         if verdict.outcome == "fail":
             where = expected.where("thresholds", index)
-            value = f"{verdict.value:.1%}" if verdict.threshold.statistic == "rate" else f"{verdict.value:.0f}"
+            value = value_in_words(verdict)
             failed.append(Problem(where, f"{verdict.threshold} fails: it is {'at least ' * verdict.at_least}{value}"))
         elif verdict.outcome == "undecided":
-            undecided.append(f"{verdict.threshold} takes {verdict.needs} turns")
+            undecided.append(f"{verdict.threshold} {takes(verdict)}")
     return failed, undecided
 
 

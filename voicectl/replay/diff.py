@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from voicectl.analysis.definitions import STAGES, Share
+from voicectl.analysis.definitions import ALL_STAGES, Share
 from voicectl.analysis.metrics import Analysis, Turn
 from voicectl.analysis.percentiles import LEAST_N
 from voicectl.events import CallStarted, Event
@@ -108,7 +108,7 @@ def diff_runs(
     )
 
 
-_METRICS = ("voice_to_voice_ms", *(f"{stage}_ms" for stage in STAGES), "barge_in_stop_ms")
+_METRICS = ("voice_to_voice_ms", *(f"{stage}_ms" for stage in ALL_STAGES), "barge_in_stop_ms")
 
 
 @dataclass(frozen=True, slots=True)

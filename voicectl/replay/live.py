@@ -14,11 +14,14 @@ from dataclasses import replace
 from voicectl.assemble import Engine, rules_of
 from voicectl.audio import Resampler
 from voicectl.clock import Clock, run_on
+from voicectl.errors import RecordingError
+from voicectl.keys import FindKey
 from voicectl.pipeline.protocols import (
     Llm,
     LlmChunk,
     LlmRequest,
     Message,
+    Parts,
     Progress,
     Providers,
     Stt,
@@ -39,7 +42,7 @@ OnLive = Callable[[str], None]
 """Told what was not recorded and is answered live."""
 
 
-def replay_live(kept: Kept, agent: ResolvedAgent, progress: Progress) -> tuple[Recording, list[str]]:
+def replay_live(kept: Kept, agent: ResolvedAgent, find_key: FindKey, progress: Progress) -> tuple[Recording, list[str]]:
     """Run the call again on the wall clock, and say what was answered live.
 
     Raises:
@@ -47,7 +50,7 @@ def replay_live(kept: Kept, agent: ResolvedAgent, progress: Progress) -> tuple[R
     """
 
     async def main(clock: Clock) -> tuple[Recording, list[str]]:
-        engine = Engine(agent, clock)
+        engine = Engine(agent, clock, find_key=find_key)
         try:
             await engine.start(progress)
             progress(f"playing {kept.path.name} in real time: {kept.recording.seconds:.0f} s")
@@ -60,8 +63,17 @@ def replay_live(kept: Kept, agent: ResolvedAgent, progress: Progress) -> tuple[R
     return run_on("wall", main)
 
 
-def or_live(recorded: Providers, live: Providers, on_live: OnLive) -> Providers:
-    """Recorded providers that hand over what they do not hold. The VAD heard the whole call."""
+def or_live(recorded: Parts, live: Parts, on_live: OnLive) -> Providers:
+    """Recorded providers that hand over what they do not hold. The VAD heard the whole call.
+
+    Raises:
+        RecordingError: the call was, or would be, a speech-to-speech model's.
+    """
+    if not (isinstance(recorded, Providers) and isinstance(live, Providers)):
+        raise RecordingError(
+            "cannot go on live: a speech-to-speech model would not remember what was said before",
+            hint="Use --on-miss nearest, or make the call again",
+        )
     return Providers(
         recorded.vad,
         _OrLiveStt(recorded.stt, live.stt, on_live),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from voicectl.analysis.verdict import Outcome as VerdictOutcome
-from voicectl.analysis.verdict import Verdict
+from voicectl.analysis.verdict import Verdict, takes, value_in_words
 from voicectl.events import Event
 from voicectl.replay.check import Outcome, State
 from voicectl.replay.compare import Difference
@@ -69,9 +69,8 @@ def difference_lines(difference: Difference) -> list[str]:
 def verdict_in_words(verdict: Verdict) -> str:
     """A threshold of a set, and what it came to."""
     if verdict.value is None:
-        return f"{verdict.threshold}: takes {verdict.needs} turns"
-    value = f"{verdict.value:.1%}" if verdict.threshold.statistic == "rate" else f"{verdict.value:.0f}"
-    return f"{verdict.threshold}: {'at least ' * verdict.at_least}{value}"
+        return f"{verdict.threshold}: {takes(verdict)}"
+    return f"{verdict.threshold}: {'at least ' * verdict.at_least}{value_in_words(verdict)}"
 
 
 def summary(outcomes: Sequence[Outcome], wall_s: float) -> str:

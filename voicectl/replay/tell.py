@@ -15,12 +15,15 @@ from voicectl.events import (
     AgentPaused,
     AgentResumed,
     BackchannelHeard,
+    BreakerChanged,
     CallEnded,
     CallStarted,
     ClauseReady,
     Event,
     FillerPlayed,
     FrameLate,
+    HedgeDecided,
+    HedgeStarted,
     LlmCancelled,
     LlmFinished,
     LlmFirstToken,
@@ -28,9 +31,17 @@ from voicectl.events import (
     PlayoutFinished,
     PlayoutStarted,
     ProviderFailed,
+    ProviderRetried,
+    ProviderSwitched,
+    ProviderTimedOut,
+    ProviderUsed,
     ReplyCancelled,
     ReplyCommitted,
     ReplyStarted,
+    S2sCancelled,
+    S2sFinished,
+    S2sFirstAudio,
+    S2sRequested,
     SpeechPaused,
     SpeechStarted,
     TranscriptUpdated,
@@ -99,6 +110,14 @@ def what(event: Event) -> str:
             return f"the first audio of clause {index + 1} came (reply {reply})"
         case TtsFinished(reply=reply, index=index, seconds=seconds):
             return f"clause {index + 1} is {seconds:.2f} s long (reply {reply})"
+        case S2sRequested(reply=reply):
+            return f"the speech-to-speech model was asked (reply {reply})"
+        case S2sFirstAudio(reply=reply):
+            return f"the first audio of its answer came (reply {reply})"
+        case S2sFinished(reply=reply, text=text, seconds=seconds):
+            return f"its answer was complete: {quoted(text)}, {seconds:.2f} s long (reply {reply})"
+        case S2sCancelled(reply=reply, seconds=seconds):
+            return f"its answer was stopped after {seconds:.2f} s of sound (reply {reply})"
         case PlayoutStarted(reply=reply):
             return f"the agent began to speak (reply {reply})"
         case PlayoutFinished(reply=reply, heard=heard):
@@ -116,8 +135,44 @@ def what(event: Event) -> str:
         case ProviderFailed(stage=stage, provider=provider, message=message):
             how = "was asked for what was not recorded" if provider.endswith(":recorded") else "failed"
             return f"the {stage.upper()} {how}: {message.removeprefix(f'{provider}: ')}"
+        case ProviderRetried(stage=stage, provider=provider, attempt=attempt, wait=wait, why=why):
+            return f"the {stage.upper()} {provider} is asked again in {wait * 1000:.0f} ms (attempt {attempt}: {why})"
+        case ProviderTimedOut(stage=stage, provider=provider, what=missing, after=after):
+            return f"the {stage.upper()} {provider} was given up: no {missing} within {after * 1000:.0f} ms"
+        case BreakerChanged(stage=stage, provider=provider, state=state, why=why):
+            then = {"open": "is left alone", "half-open": "may be tried", "closed": "is asked again"}.get(state, state)
+            return f"the {stage.upper()} {provider} {then}: {why}"
+        case ProviderSwitched(stage=stage, provider=provider, to=to, why=why, said=said):
+            after = f" after {quoted(said)}" if said else ""
+            return f"the {stage.upper()} {to} took over from {provider}{after}: {why}"
+        case HedgeStarted(stage=stage, provider=provider, second=second, after=after):
+            other = "a second time" if second == provider else f"and {second} as well"
+            return f"the {stage.upper()} {provider} was asked {other}: silent for {after * 1000:.0f} ms"
+        case HedgeDecided(stage=stage, winner=winner):
+            return f"the {winner} of two requests to the {stage.upper()} answered"
+        case ProviderUsed(stage=stage, provider=provider):
+            return f"the {stage.upper()} {provider} used {_used(event)}"
         case _:
             return _spelt_out(event)
+
+
+_UNITS = {
+    "audio_s": "s of audio",
+    "characters": "characters",
+    "prompt_tokens": "prompt tokens",
+    "cached_tokens": "of them cached",
+    "completion_tokens": "completion tokens",
+    "audio_in_tokens": "tokens of audio heard",
+    "audio_out_tokens": "tokens of audio spoken",
+}
+
+
+def _used(event: ProviderUsed) -> str:
+    """Quantities, and what became of them."""
+    values = {unit: getattr(event, name) for name, unit in _UNITS.items()}
+    used = ", ".join(f"{value:g} {unit}" for unit, value in values.items() if value is not None) or "nothing it told"
+    marks = [mark for mark, so in (("estimated", event.estimated), ("wasted", event.wasted)) if so]
+    return f"{used} ({', '.join(marks)})" if marks else used
 
 
 def _spelt_out(event: Event) -> str:

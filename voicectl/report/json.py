@@ -1,15 +1,18 @@
 """A run's report for programs. Versioned: fields are added, never renamed or given another meaning.
 
 `docs/report-schema.md` says what each field means, `docs/report.schema.json` what may be in it.
-Durations are milliseconds with three decimals, which is all the resolution a trace has.
+Durations are milliseconds with three decimals, which is all the resolution a trace has; money is US
+dollars with nine, so that a token's price is not lost.
 """
 
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import TypedDict
 
-from voicectl.analysis.definitions import STAGES, BargeIn, Share
+from voicectl.analysis.cost import Cost, Line
+from voicectl.analysis.definitions import BargeIn, Share
 from voicectl.analysis.metrics import Analysis, Call, Turn
 from voicectl.analysis.percentiles import LEVELS, Summary
 from voicectl.analysis.verdict import Verdict, exit_code
@@ -79,6 +82,37 @@ class CallJson(TypedDict):
     late_frames: int
     latest_frame_ms: float | None
     failures: list[str]
+    cost: float | None
+
+
+class SpentJson(TypedDict):
+    stage: str
+    provider: str
+    model: str | None
+    requests: int
+    estimated: int
+    cost: float | None
+    wasted: float
+    audio_s: float
+    characters: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    audio_in_tokens: int
+    audio_out_tokens: int
+
+
+class CostJson(TypedDict):
+    currency: str
+    total: float
+    per_call: float | None
+    per_minute: float | None
+    wasted: float
+    wasted_ratio: float | None
+    at_least: bool
+    not_priced: list[str]
+    prices_as_of: str | None
+    spent: list[SpentJson]
 
 
 class ThresholdJson(TypedDict):
@@ -101,6 +135,7 @@ class ReportJson(TypedDict):
     stamps: dict[str, MetricJson]
     exchanges: list[ExchangeJson]
     calls: list[CallJson]
+    cost: CostJson | None
     thresholds: list[ThresholdJson]
     exit_code: int
     warnings: list[dict[str, str]]
@@ -126,7 +161,8 @@ def report_json(analysis: Analysis) -> ReportJson:
             "stamps_minus_sound_ms": _metric(analysis.stamps_minus_sound),
         },
         "exchanges": [_exchange(turn) for turn in analysis.turns],
-        "calls": [_call(call) for call in analysis.calls],
+        "calls": [_call(call, cost) for call, cost in zip(analysis.calls, analysis.costs, strict=True)],
+        "cost": _cost(analysis.cost) if analysis.cost else None,
         "thresholds": [_threshold(verdict) for verdict in analysis.verdicts],
         "exit_code": exit_code(analysis.verdicts),
         "warnings": [{"seen": one.seen, "why": one.why, "do": one.do} for one in cautions(analysis)],
@@ -173,13 +209,13 @@ def _exchange(turn: Turn) -> ExchangeJson:
         "voice_to_voice_ms": one.wait / 1000,
         "voice_to_voice_by_stamps_ms": _ms(one.wait_by_stamps),
         "stages_ms": {stage: us / 1000 for stage, us in one.stages.items()},
-        "waterfall_ms": {stage: us / 1000 for stage, us in zip(STAGES, fall, strict=True)} if fall else None,
+        "waterfall_ms": {stage: us / 1000 for stage, us in zip(one.chain, fall, strict=True)} if fall else None,
         "slots": _share(one.slots),
         "words": _share(one.word_errors),
     }
 
 
-def _call(call: Call) -> CallJson:
+def _call(call: Call, cost: Cost) -> CallJson:
     measures = call.measures
     return {
         "call": call.name,
@@ -195,6 +231,7 @@ def _call(call: Call) -> CallJson:
         "late_frames": len(measures.late_frames),
         "latest_frame_ms": _ms(max(measures.late_frames, default=None)),
         "failures": list(measures.failures),
+        "cost": _dollars(cost.total) if call.used else None,
     }
 
 
@@ -210,6 +247,45 @@ def _threshold(verdict: Verdict) -> ThresholdJson:
         "at_least": verdict.at_least,
         "needs": verdict.needs,
     }
+
+
+def _cost(cost: Cost) -> CostJson:
+    return {
+        "currency": "USD",
+        "total": _dollars(cost.total),
+        "per_call": None if cost.per_call is None else _dollars(cost.per_call),
+        "per_minute": None if cost.per_minute is None else _dollars(cost.per_minute),
+        "wasted": _dollars(cost.wasted),
+        "wasted_ratio": _rounded(cost.wasted_ratio, 6),
+        "at_least": bool(cost.not_priced),
+        "not_priced": list(cost.not_priced),
+        "prices_as_of": cost.as_of.isoformat() if cost.as_of else None,
+        "spent": [_spent(line) for line in cost.lines],
+    }
+
+
+def _spent(line: Line) -> SpentJson:
+    tally, used = line.tally, line.tally.used
+    return {
+        "stage": tally.stage,
+        "provider": tally.provider,
+        "model": tally.model,
+        "requests": tally.requests,
+        "estimated": tally.estimated,
+        "cost": None if line.money is None else _dollars(line.money),
+        "wasted": _dollars(line.wasted),
+        "audio_s": used.audio_us / 1_000_000,
+        "characters": used.characters,
+        "prompt_tokens": used.prompt + used.cached + used.audio_in + used.audio_cached,
+        "cached_tokens": used.cached + used.audio_cached,
+        "completion_tokens": used.completion + used.audio_out,
+        "audio_in_tokens": used.audio_in + used.audio_cached,
+        "audio_out_tokens": used.audio_out,
+    }
+
+
+def _dollars(amount: Decimal) -> float:
+    return float(round(amount, 9))
 
 
 def _share(share: Share) -> ShareJson:

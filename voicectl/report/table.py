@@ -1,7 +1,7 @@
 """The terminal report of a run. Reads well at 80 columns and at 120; plain text where no terminal is.
 
 Order: the answer first (how long callers waited), then the percentiles, the turns that explain them,
-how far the pipeline's stamps are from the sound, what else happened, thresholds, warnings.
+how far the pipeline's stamps are from the sound, what else happened, money, thresholds, warnings.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from itertools import accumulate
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from voicectl.analysis.definitions import STAGES, Share
+from voicectl.analysis.cost import Cost, Line
+from voicectl.analysis.definitions import Share
 from voicectl.analysis.metrics import Analysis, Turn
 from voicectl.analysis.percentiles import Figure, Value, summarise
-from voicectl.analysis.verdict import Verdict
+from voicectl.analysis.verdict import Verdict, value_in_words
 from voicectl.report.warnings import cautions
 
 WORST = 3
@@ -60,6 +62,8 @@ def _sections(analysis: Analysis, width: int) -> Iterator[RenderableType]:
         yield _waterfalls(analysis.counted, width)
         yield _stamps(analysis)
     yield _facts(analysis)
+    if analysis.cost:
+        yield _money(analysis.cost)
     if analysis.verdicts:
         yield _thresholds(analysis)
     if found := cautions(analysis):
@@ -153,7 +157,7 @@ def _bars(turn: Turn, longest: float, width: int) -> Table:
     table.add_column(justify="right", min_width=6, no_wrap=True)
     table.add_column(no_wrap=True)
     ends = [end / 1000 for end in accumulate(turn.exchange.waterfall or (), initial=0)]
-    for stage, begin, end in zip(STAGES, ends, ends[1:], strict=False):
+    for stage, begin, end in zip(turn.exchange.chain, ends, ends[1:], strict=False):
         if round(end) > round(begin):
             first, last = (round(at / longest * width) for at in (begin, end))
             bar = " " * min(first, width - 1) + "█" * max(1, last - first)
@@ -240,6 +244,47 @@ def _which(turns: Sequence[Turn], total: int, how: str) -> str:
     return f"{len(turns)} of {_plural(total, 'turn')}: {some}{', …' if len(turns) > WORST else ''}"
 
 
+def _money(cost: Cost) -> RenderableType:
+    """What vendors are to be paid, and for whom nobody knows a price."""
+    table = _plain_table("Money, US dollars", ("n", "total", "a call", "a minute", "wasted"))
+    table.columns[0].no_wrap = False  # a model's name may be long, an amount must be whole
+    for line in cost.lines:
+        table.add_row(f"  {line.tally.name}", str(line.tally.requests), *_line_amounts(line, cost))
+    if len(cost.lines) > 1:
+        wasted = "–" if cost.wasted_ratio is None else f"{cost.wasted_ratio:.0%}"
+        each = (_dollars(cost.total), _dollars(cost.per_call), _dollars(cost.per_minute))
+        least = "> " if cost.not_priced else ""
+        requests = str(sum(line.tally.requests for line in cost.lines))
+        table.add_row(Text("  together", "bold"), requests, *(Text(least + one, "bold") for one in each), wasted)
+    notes = ["n: requests."]
+    if cost.not_priced:
+        notes.append(f"Not priced: {', '.join(cost.not_priced)}. Give a price with --prices.")
+    if cost.as_of:
+        notes.append(f"By prices looked up on {cost.as_of} or later; vendors change them.")
+    if estimated := sum(line.tally.estimated for line in cost.lines):
+        notes.append(f"{_plural(estimated, 'request')} estimated, because the vendor did not say.")
+    return Group(table, Text(" ".join(notes), "dim"))
+
+
+def _line_amounts(line: Line, cost: Cost) -> Iterator[str | Text]:
+    if line.money is None:
+        yield Text("?", "yellow")
+        yield from ("", "", "")
+        return
+    yield _dollars(line.money)
+    yield _dollars(line.money / cost.calls if cost.calls else None)
+    yield _dollars(line.money * 60 / Decimal(str(cost.seconds)) if cost.seconds else None)
+    yield f"{line.wasted / line.money:.0%}" if line.money else "–"
+
+
+def _dollars(amount: Decimal | None) -> str:
+    if amount is None:
+        return "–"
+    if amount and amount < Decimal("0.00005"):
+        return "< 0.0001"
+    return f"{amount:.4f}" if amount < 1 else f"{amount:.2f}"
+
+
 def _thresholds(analysis: Analysis) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for verdict in analysis.verdicts:
@@ -251,10 +296,8 @@ def _thresholds(analysis: Analysis) -> RenderableType:
 
 def _measured(verdict: Verdict) -> str:
     if verdict.value is None:
-        return f"needs n ≥ {verdict.needs}"
-    if verdict.threshold.statistic == "rate":
-        return f"{verdict.value:.1%}"
-    return f"{'> ' if verdict.at_least else ''}{verdict.value:.0f}"
+        return f"needs n ≥ {verdict.needs}" if verdict.needs else "these agents have no such stage"
+    return f"{'> ' if verdict.at_least else ''}{value_in_words(verdict)}"
 
 
 # How it is spelled -------------------------------------------------------------------------------

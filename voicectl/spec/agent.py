@@ -101,6 +101,90 @@ class StageSpec(SpecModel):
     )
 
 
+def _short(key: str, shape: Any) -> BeforeValidator:
+    """One plain value stands for `{key: value}`, `true` for all defaults, `false` for nothing."""
+
+    def long(value: object) -> object:
+        if isinstance(value, bool):
+            return {} if value else None
+        return {key: value} if isinstance(value, int | float | str) else value
+
+    return BeforeValidator(long, json_schema_input_type=shape | int | bool | None)
+
+
+class RetrySpec(SpecModel):
+    """Ask again when asking again can help, after a wait that doubles and is drawn by lot up to its length."""
+
+    attempts: int = Field(default=2, ge=1, le=10, description="How many times it is asked again.")
+    first_ms: Ms = Field(default=100, ge=1, le=60_000, description="The longest wait before the first of them.")
+    most_ms: Ms = Field(
+        default=2000, ge=1, le=60_000, description="The longest wait of all. A vendor who asks for more is given up."
+    )
+    per_call: int = Field(default=10, ge=1, le=1000, description="How many times in all of one call.")
+
+
+class TimeoutSpec(SpecModel):
+    """How long an answer is waited for."""
+
+    first_ms: Ms = Field(
+        default=3000, ge=10, le=120_000, description="For its first piece; from an STT, for the text it was asked for."
+    )
+    gap_ms: Ms = Field(default=3000, ge=10, le=120_000, description="For each further piece.")
+
+
+class BreakerSpec(SpecModel):
+    """Nobody asks a provider that fails, for a while, in any call."""
+
+    failures: int = Field(
+        default=3, ge=1, le=1000, description="So many of the last requests failed, and half of them at least."
+    )
+    open_ms: Ms = Field(default=10_000, ge=100, le=3_600_000, description="How long before one may try again.")
+    window_ms: Ms = Field(default=30_000, ge=100, le=3_600_000, description="How far back requests count.")
+
+
+class HedgeSpec(SpecModel):
+    """Ask a second time when the first answer is late, and take what comes first. Both are paid for."""
+
+    after_ms: Ms | None = Field(
+        default=None, ge=10, le=60_000, description="When the second is asked. Default: after the first's own P95."
+    )
+    per_call: int = Field(default=20, ge=1, le=1000, description="How many times in one call.")
+
+
+Retry = Annotated[RetrySpec | None, _short("attempts", RetrySpec)]
+Timeout = Annotated[TimeoutSpec | None, _short("first_ms", TimeoutSpec)]
+Breaker = Annotated[BreakerSpec | None, _short("failures", BreakerSpec)]
+Hedge = Annotated[HedgeSpec | None, _short("after_ms", HedgeSpec)]
+
+
+class FallbackSpec(StageSpec):
+    """Who does a stage when those before it fail."""
+
+    retry: Retry = Field(default=None, description="Ask again: `2`, or {attempts: 2, first_ms: 100}.")
+    timeout: Timeout = Field(default=None, description="Longest waits: {first_ms: 1500, gap_ms: 2000}.")
+    breaker: Breaker = Field(default=None, description="Leave it alone while it fails: `true`, or {failures: 3}.")
+
+
+def _list(value: object) -> object:
+    """One stage is a list of one."""
+    return [cast(object, value)] if isinstance(value, dict) else value
+
+
+Fallbacks = Annotated[
+    tuple[FallbackSpec, ...],
+    BeforeValidator(_list, json_schema_input_type=tuple[FallbackSpec, ...] | FallbackSpec),
+]
+
+
+class GuardedSpec(FallbackSpec):
+    """Who does one stage, and what helps when it fails."""
+
+    hedge: Hedge = Field(
+        default=None, description="A second request when the first is late: `true`, or {after_ms: 400}."
+    )
+    fallback: Fallbacks = Field(default=(), description="Who takes over, one after the other.")
+
+
 class VadSpec(StageSpec):
     """Who says whether the caller speaks."""
 
@@ -286,6 +370,15 @@ class TurnSpec(SpecModel):
         return self.no_answer_ms / 1000
 
 
+class BudgetSpec(SpecModel):
+    """What the agent may spend on vendors, in US dollars, by the table of prices."""
+
+    per_call: float | None = Field(default=None, gt=0, le=1_000_000, description="A call that costs more is ended.")
+    per_day: float | None = Field(
+        default=None, gt=0, le=1_000_000, description="No call begins that could bring the day's sum above this."
+    )
+
+
 class AgentSpec(SpecModel):
     """One agent."""
 
@@ -297,12 +390,18 @@ class AgentSpec(SpecModel):
     )
     greeting: Text | None = Field(default=None, description="What it says first. Default: it waits for the caller.")
     vad: VadSpec = Field(description="Voice activity: says whether the caller speaks.")
-    stt: StageSpec = Field(description="Speech to text.")
-    llm: StageSpec = Field(description="The language model that answers.")
-    tts: StageSpec = Field(description="Text to speech: the agent's voice.")
+    stt: GuardedSpec | None = Field(default=None, description="Speech to text.")
+    llm: GuardedSpec | None = Field(default=None, description="The language model that answers.")
+    tts: GuardedSpec | None = Field(default=None, description="Text to speech: the agent's voice.")
+    s2s: StageSpec | None = Field(
+        default=None, description="Speech to speech: one model that hears, thinks and speaks, instead of the three."
+    )
     turn: TurnSpec = Field(default_factory=TurnSpec, description="Who may speak when.")
     thresholds: tuple[ThresholdField, ...] = Field(
         default=(), description="What a run must keep to pass, such as `p95(voice_to_voice_ms) < 800`."
+    )
+    budget: BudgetSpec | None = Field(
+        default=None, description="What it may spend on vendors, in US dollars. Default: any amount."
     )
 
 

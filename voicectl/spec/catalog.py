@@ -10,9 +10,12 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel
 
-StageName = Literal["vad", "stt", "llm", "tts", "turn_model"]
-STAGES: tuple[StageName, ...] = ("vad", "stt", "llm", "tts")
-"""Those that every agent has; a `turn_model` only where its endpointing listens to one."""
+StageName = Literal["vad", "stt", "llm", "tts", "s2s", "turn_model"]
+STAGES: tuple[StageName, ...] = ("vad", "stt", "llm", "tts", "s2s")
+"""What agents are made of; a `turn_model` only where its endpointing listens to one."""
+
+CHAIN: tuple[StageName, ...] = ("stt", "llm", "tts")
+"""An agent has either all of these, or `s2s`."""
 
 
 class Catalog(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +17,19 @@ import yaml
 from pydantic import BaseModel
 
 from voicectl.errors import Problem, SpecError, UsageError
-from voicectl.spec.agent import AgentsFile, StageSpec, TurnSpec
-from voicectl.spec.catalog import STAGES, Catalog, StageName
+from voicectl.spec.agent import (
+    AgentsFile,
+    BreakerSpec,
+    BudgetSpec,
+    FallbackSpec,
+    GuardedSpec,
+    HedgeSpec,
+    RetrySpec,
+    StageSpec,
+    TimeoutSpec,
+    TurnSpec,
+)
+from voicectl.spec.catalog import CHAIN, STAGES, Catalog, StageName
 from voicectl.spec.profile import ClockName, LineSpec, ProfileSpec, RunSpec
 from voicectl.spec.suggest import did_you_mean
 from voicectl.spec.threshold import Threshold
@@ -27,6 +38,7 @@ from voicectl.spec.yaml_source import (
     FLOAT_1_2,
     INT_1_2,
     Entry,
+    ListNode,
     MapNode,
     Node,
     Scalar,
@@ -44,14 +56,29 @@ PROFILES_FOLDER = "profiles"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Who does one stage, checked: `options` is an instance of the provider's own model."""
+    """Who does one stage, checked: `options` is an instance of the provider's own model. And what helps
+    when it fails."""
 
     provider: str
     model: str | None
     options: BaseModel
+    retry: RetrySpec | None = None
+    timeout: TimeoutSpec | None = None
+    breaker: BreakerSpec | None = None
+    hedge: HedgeSpec | None = None
+    fallback: tuple[Stage, ...] = ()
 
     def dump(self) -> dict[str, Any]:
-        return {"provider": self.provider, "model": self.model, "options": self.options.model_dump(mode="json")}
+        told = {"retry": self.retry, "timeout": self.timeout, "breaker": self.breaker, "hedge": self.hedge}
+        value: dict[str, Any] = {
+            "provider": self.provider,
+            "model": self.model,
+            "options": self.options.model_dump(mode="json"),
+            **{key: one.model_dump(mode="json", exclude_none=True) for key, one in told.items() if one},
+        }
+        if self.fallback:
+            value["fallback"] = [one.dump() for one in self.fallback]
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +96,31 @@ class ResolvedAgent:
     line: LineSpec
     vad: Stage
     vad_threshold: float
-    stt: Stage
-    llm: Stage
-    tts: Stage
+    stt: Stage | None
+    llm: Stage | None
+    tts: Stage | None
+    s2s: Stage | None
     turn: TurnSpec
     turn_model: Stage | None
     thresholds: tuple[Threshold, ...]
+    budget: BudgetSpec | None = None
 
     def stage(self, name: StageName) -> Stage:
-        return cast(Stage, getattr(self, name))
+        """Who does it.
+
+        Raises:
+            UsageError: nobody: an agent has either stt, llm and tts, or s2s.
+        """
+        found = cast("Stage | None", getattr(self, name))
+        if found is None:
+            does = "one model that hears and speaks by itself" if self.s2s else "stt, llm and tts"
+            raise UsageError(f"the agent '{self.name}' has no {name}: it has {does}")
+        return found
 
     def stages(self) -> dict[StageName, Stage]:
         """Those that this agent has."""
-        found: dict[StageName, Stage] = {stage: self.stage(stage) for stage in STAGES}
-        if self.turn_model:
-            found["turn_model"] = self.turn_model
-        return found
+        every: tuple[StageName, ...] = (*STAGES, "turn_model")
+        return {stage: self.stage(stage) for stage in every if getattr(self, stage) is not None}
 
     def dump(self) -> dict[str, Any]:
         """Plain values in the order people read them; `load_resolved` takes them back."""
@@ -99,11 +135,10 @@ class ResolvedAgent:
             "clock": self.clock,
             "line": self.line.model_dump(),
             "vad": {**self.vad.dump(), "threshold": self.vad_threshold},
-            "stt": self.stt.dump(),
-            "llm": self.llm.dump(),
-            "tts": self.tts.dump(),
+            **{stage: self.stage(stage).dump() for stage in STAGES if stage != "vad" and getattr(self, stage)},
             "turn": self.turn.model_dump(mode="json"),
             "thresholds": [str(threshold) for threshold in self.thresholds],
+            **({"budget": self.budget.model_dump(exclude_none=True)} if self.budget else {}),
         }
 
     def to_yaml(self) -> str:
@@ -155,7 +190,7 @@ def resolve(
         source = load_yaml(path, env)
         _, found = check(ProfileSpec, source.root)
         problems += [*source.problems, *found]
-        tree = _overlay(tree, source.root)
+        tree = _overlay(tree, _fitting(source.root, tree))
     for override in overrides:
         node, found = _override(override, env)
         problems += found
@@ -211,7 +246,9 @@ def summarize(agents_file: Path, env: Mapping[str, str]) -> list[AgentSummary]:
             name=name,
             description=agent.description,
             language=agent.language,
-            providers={stage: cast(StageSpec, getattr(agent, stage)).provider for stage in STAGES},
+            providers={
+                stage: spec.provider for stage in STAGES if (spec := cast("StageSpec | None", getattr(agent, stage)))
+            },
             thresholds=tuple(str(threshold) for threshold in agent.thresholds),
         )
         for name, agent in value.agents.items()
@@ -296,7 +333,24 @@ def _overlay(base: Node, over: Node) -> Node:
         old, new = (_provider(entries.get(stage)) for entries in (below, above))
         if old is not None and new is not None and old != new:
             del below[stage]
+    chain = [stage for stage in CHAIN if stage in above]
+    if "s2s" in above and not chain:  # another kind of agent
+        below = {key: entry for key, entry in below.items() if key not in CHAIN}
+    elif "s2s" not in above and len(chain) == len(CHAIN):
+        below.pop("s2s", None)
     return merge(MapNode(base.where, below), MapNode(over.where, above))
+
+
+def _fitting(profile: MapNode, agent: Node) -> MapNode:
+    """A profile without what it says of stages that this agent does not have. One that names only the
+    other kind's, and all of them, means them."""
+    speech = isinstance(agent, MapNode) and agent.get("s2s") is not None
+    chain = [stage for stage in CHAIN if stage in profile.entries]
+    if speech and chain and ("s2s" in profile.entries or len(chain) < len(CHAIN)):
+        strange: tuple[StageName, ...] = CHAIN
+    else:
+        strange = ("s2s",) if chain and not speech else ()
+    return MapNode(profile.where, {key: entry for key, entry in profile.entries.items() if key not in strange})
 
 
 def _provider(entry: Entry | None) -> str | None:
@@ -331,23 +385,37 @@ def _resolved(
     tree: MapNode, name: str, profile: str | None, catalog: Catalog
 ) -> tuple[ResolvedAgent | None, list[Problem]]:
     spec, problems = check(RunSpec, tree)
+    problems += _kind_problems(tree)
     stages: dict[StageName, Stage] = {}
     for stage in STAGES:
         node = tree.get(stage)
         if isinstance(node, MapNode):
             found, wrong = check_stage(stage, node, catalog)
             problems += wrong
+            spare, wrong = _fallbacks(stage, node, catalog)
+            problems += wrong
             if found is not None:
-                stages[stage] = found
+                stages[stage] = replace(found, fallback=spare)
     if spec is None:
         return None, problems
+    for stage, found in stages.items():
+        told = getattr(spec, stage)
+        if isinstance(told, GuardedSpec):
+            spare = (_guarded(one, given) for one, given in zip(found.fallback, told.fallback, strict=False))
+            stages[stage] = replace(_guarded(found, told), hedge=told.hedge, fallback=tuple(spare))
     problems += _contradictions(spec, tree)
+    turn = spec.turn
+    if "s2s" in stages:
+        turn, wrong = _without_words(turn, tree)
+        problems += wrong
+    problems += _absent_stages(spec, tree)
     model: Stage | None = None
-    if "audio" in spec.turn.endpointing.strategy:
+    if "audio" in turn.endpointing.strategy:
         model, wrong = check_stage("turn_model", _audio_node(spec, tree), catalog)
         problems += wrong
-    if problems or len(stages) < len(STAGES):
+    if problems or "vad" not in stages:
         return None, problems
+    every: dict[StageName, Stage | None] = dict.fromkeys(STAGES)
     resolved = ResolvedAgent(
         name=name,
         profile=profile,
@@ -359,12 +427,80 @@ def _resolved(
         clock=spec.clock,
         line=spec.line,
         vad_threshold=spec.vad.threshold,
-        turn=spec.turn,
+        turn=turn,
         turn_model=model,
         thresholds=spec.thresholds,
-        **stages,
+        budget=spec.budget,
+        **cast("dict[str, Any]", every | stages),
     )
     return resolved, problems
+
+
+def _kind_problems(tree: MapNode) -> list[Problem]:
+    """An agent is a chain of three, or one model."""
+    entries = {stage: entry for stage in (*CHAIN, "s2s") if (entry := tree.entries.get(stage))}
+    empty = [stage for stage, entry in entries.items() if _is_null(entry.value)]
+    if empty:
+        hint = "Remove it, or give it a value"
+        return [Problem(str(entries[stage].where), f"'{stage}' is empty", hint) for stage in empty]
+    chain = [stage for stage in CHAIN if stage in entries]
+    if "s2s" in entries and chain:
+        both = f"the agent has 's2s' and also '{chain[0]}'"
+        hint = "Keep either 's2s', one model that hears and speaks, or 'stt', 'llm' and 'tts'"
+        return [Problem(str(entries["s2s"].where), both, hint)]
+    if not entries:
+        hint = "Give it 'stt', 'llm' and 'tts', or 's2s'"
+        return [Problem(str(tree.where), "the agent has nothing that hears and speaks", hint)]
+    if "s2s" in entries:
+        return []
+    what = {stage: (RunSpec.model_fields[stage].description or "").rstrip(".") for stage in CHAIN}
+    missing = [stage for stage in CHAIN if stage not in entries]
+    return [Problem(str(tree.where), f"missing key '{stage}'", what[stage]) for stage in missing]
+
+
+def _without_words(turn: TurnSpec, tree: MapNode) -> tuple[TurnSpec, list[Problem]]:
+    """How an agent without an STT takes turns: what it was not told is chosen so that it needs no words."""
+    problems: list[Problem] = []
+
+    def given(*keys: str) -> Node | None:
+        node = _find(tree, "turn", *keys)
+        return None if node is None or _is_null(node) else node
+
+    def refuse(node: Node, what: str, hint: str) -> None:
+        problems.append(Problem(str(node.where), f"{what}, and a speech-to-speech agent has none", hint))
+
+    endpointing, interruption = turn.endpointing, turn.interruption
+    if (node := given("endpointing", "strategy")) is None:
+        endpointing = endpointing.model_copy(update={"strategy": ("silence",)})
+    elif needs := [one for one in endpointing.strategy if one in ("text", "provider")]:
+        refuse(node, f"the strategy '{needs[0]}' needs an STT", "Choose among silence, adaptive and audio")
+    if (node := given("interruption", "min_words")) is None:
+        interruption = interruption.model_copy(update={"min_words": 0})
+    elif interruption.min_words:
+        refuse(node, "'min_words' needs an STT", "Remove it: speech of 'min_speech_ms' interrupts")
+    if node := given("filler"):
+        refuse(node, "a filler needs a TTS", "Remove it")
+    if node := given("max_history_turns"):
+        refuse(node, "'max_history_turns' needs an LLM that is shown the conversation", "Remove it")
+    speculation = turn.speculation and given("speculation") is not None
+    update = {"endpointing": endpointing, "interruption": interruption, "speculation": speculation}
+    return turn.model_copy(update=update), problems
+
+
+def _absent_stages(spec: RunSpec, tree: MapNode) -> list[Problem]:
+    """Thresholds of what this kind of agent does not have."""
+    node = tree.get("thresholds")
+    places = [item.where for item in node.items] if isinstance(node, ListNode) else []
+    problems: list[Problem] = []
+    for threshold, where in zip(spec.thresholds, places, strict=False):
+        speech = threshold.metric.startswith("s2s_")
+        if speech == (spec.s2s is not None) or not threshold.metric.startswith(("stt_", "llm_", "tts_", "s2s_")):
+            continue
+        has = "stt, llm and tts" if speech else "one speech-to-speech model"
+        instead = "'llm_ttft_ms' and 'tts_ttfb_ms'" if speech else "'s2s_ttfb_ms'"
+        hint = f"What it takes to answer is {instead}"
+        problems.append(Problem(str(where), f"'{threshold.metric}' is not measured: the agent has {has}", hint))
+    return problems
 
 
 def check_stage(stage: StageName, node: MapNode, catalog: Catalog) -> tuple[Stage | None, list[Problem]]:
@@ -395,6 +531,23 @@ def check_stage(stage: StageName, node: MapNode, catalog: Catalog) -> tuple[Stag
     return (None if value is None or problems else Stage(provider.value, chosen, value)), problems
 
 
+def _fallbacks(stage: StageName, node: MapNode, catalog: Catalog) -> tuple[tuple[Stage, ...], list[Problem]]:
+    """Those who take over, checked like the stage itself."""
+    given = node.get("fallback")
+    stages: list[Stage] = []
+    problems: list[Problem] = []
+    for one in given.items if isinstance(given, ListNode) else [given]:
+        if isinstance(one, MapNode):
+            found, wrong = check_stage(stage, one, catalog)
+            stages += [found] if found else []
+            problems += wrong
+    return tuple(stages), problems
+
+
+def _guarded(stage: Stage, told: FallbackSpec) -> Stage:
+    return replace(stage, retry=told.retry, timeout=told.timeout, breaker=told.breaker)
+
+
 def _audio_node(spec: RunSpec, tree: MapNode) -> MapNode:
     """Where the end-of-turn model was written, or the default as if it had been."""
     node = _find(tree, "turn", "endpointing", "audio")
@@ -410,11 +563,32 @@ def _audio_node(spec: RunSpec, tree: MapNode) -> MapNode:
 def _contradictions(spec: RunSpec, tree: MapNode) -> list[Problem]:
     """What is fine key by key, but not together."""
     endpointing = spec.turn.endpointing
-    if endpointing.pause_ms <= endpointing.silence_ms:
-        return []
-    message = f"'pause_ms' ({endpointing.pause_ms}) is longer than 'silence_ms' ({endpointing.silence_ms})"
-    where = _place(tree, "pause_ms", "silence_ms")
-    return [Problem(str(where), message, "A pause comes before the end of the turn: make it shorter")]
+    problems = [found for stage in STAGES for found in _guard_contradictions(stage, getattr(spec, stage), tree)]
+    if endpointing.pause_ms > endpointing.silence_ms:
+        message = f"'pause_ms' ({endpointing.pause_ms}) is longer than 'silence_ms' ({endpointing.silence_ms})"
+        where = _place(tree, "pause_ms", "silence_ms")
+        problems.append(Problem(str(where), message, "A pause comes before the end of the turn: make it shorter"))
+    return problems
+
+
+def _guard_contradictions(stage: StageName, told: StageSpec, tree: MapNode) -> list[Problem]:
+    problems: list[Problem] = []
+
+    def add(message: str, hint: str, *keys: str) -> None:
+        node = _find(tree, stage, *keys) or _find(tree, stage)
+        problems.append(Problem(str((node or tree).where), message, hint))
+
+    if not isinstance(told, GuardedSpec):
+        return problems
+    if told.retry and told.retry.first_ms > told.retry.most_ms:
+        message = f"'first_ms' ({told.retry.first_ms}) is longer than 'most_ms' ({told.retry.most_ms})"
+        add(message, "The first wait is the shortest", "retry")
+    if told.hedge and told.hedge.after_ms and told.timeout and told.hedge.after_ms >= told.timeout.first_ms:
+        message = (
+            f"'hedge' begins after {told.hedge.after_ms} ms, when 'timeout' ({told.timeout.first_ms} ms) has given up"
+        )
+        add(message, "Make 'after_ms' shorter than the timeout's 'first_ms'", "hedge")
+    return problems
 
 
 def _place(tree: MapNode, *keys: str) -> Where:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-MetricKind = Literal["duration", "ratio", "count"]
+MetricKind = Literal["duration", "ratio", "count", "money"]
 
 
 @dataclass(frozen=True, slots=True)
 class MetricName:
-    """`duration` in milliseconds, `ratio` from 0 to 1, `count` of turns (as `rate`: their share)."""
+    """`duration` in milliseconds, `ratio` from 0 to 1, `count` of turns (as `rate`: their share), `money`
+    of each call in US dollars."""
 
     name: str
     kind: MetricKind
@@ -29,6 +30,8 @@ METRICS: tuple[MetricName, ...] = (
     MetricName("llm_sentence_ms", "duration", "first token to the first clause handed to the TTS"),
     MetricName("tts_ttfb_ms", "duration", "clause handed over to its first audio"),
     MetricName("tts_lead_silence_ms", "duration", "first audio to the first audible sample in it"),
+    MetricName("s2s_ttfb_ms", "duration", "turn handed to the speech-to-speech model to its first audio"),
+    MetricName("s2s_lead_silence_ms", "duration", "its first audio to the first audible sample in it"),
     MetricName("playout_ms", "duration", "first audible sample ready to heard at the caller's end"),
     MetricName("barge_in_stop_ms", "duration", "the caller's first voiced sample to the agent's last audible one"),
     MetricName("slot_recall", "ratio", "share of the truth's slot words that the STT heard"),
@@ -36,6 +39,8 @@ METRICS: tuple[MetricName, ...] = (
     MetricName("no_answer", "count", "turns that got no answer before the time-out"),
     MetricName("early_answer", "count", "turns answered before the caller had finished"),
     MetricName("false_cutoff", "count", "another name of early_answer"),
+    MetricName("cost_per_call", "money", "what a call costs, by the table of prices"),
+    MetricName("cost_per_minute", "money", "what a minute of a call costs, by the table of prices"),
 )
 
 ALIASES = {"false_cutoff": "early_answer"}

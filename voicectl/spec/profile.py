@@ -11,7 +11,20 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from voicectl.spec.agent import AgentSpec, SpecModel, StageSpec, Text, ThresholdField, TurnSpec
+from voicectl.spec.agent import (
+    AgentSpec,
+    Breaker,
+    BudgetSpec,
+    Fallbacks,
+    Hedge,
+    Retry,
+    SpecModel,
+    StageSpec,
+    Text,
+    ThresholdField,
+    Timeout,
+    TurnSpec,
+)
 
 LineRate = Literal[8000, 16000, 24000, 48000]
 ClockName = Literal["wall", "virtual"]
@@ -35,6 +48,18 @@ class StageOverlay(SpecModel):
     )
 
 
+class GuardedOverlay(StageOverlay):
+    """What a profile changes of a stage that may fail. Naming another provider drops all that the agent said."""
+
+    retry: Retry = Field(default=None, description="Ask again: `2`, or {attempts: 2, first_ms: 100}.")
+    timeout: Timeout = Field(default=None, description="Longest waits: {first_ms: 1500, gap_ms: 2000}.")
+    breaker: Breaker = Field(default=None, description="Leave it alone while it fails: `true`, or {failures: 3}.")
+    hedge: Hedge = Field(
+        default=None, description="A second request when the first is late: `true`, or {after_ms: 400}."
+    )
+    fallback: Fallbacks = Field(default=(), description="Who takes over, one after the other.")
+
+
 class VadOverlay(StageOverlay):
     """What a profile changes of the voice activity detection."""
 
@@ -53,13 +78,18 @@ class ProfileSpec(SpecModel):
     )
     line: LineSpec = Field(default_factory=LineSpec, description="The line between caller and agent.")
     vad: VadOverlay = Field(default_factory=VadOverlay, description="Changes to voice activity detection.")
-    stt: StageOverlay = Field(default_factory=StageOverlay, description="Changes to speech to text.")
-    llm: StageOverlay = Field(default_factory=StageOverlay, description="Changes to the language model.")
-    tts: StageOverlay = Field(default_factory=StageOverlay, description="Changes to text to speech.")
+    stt: GuardedOverlay = Field(default_factory=GuardedOverlay, description="Changes to speech to text.")
+    llm: GuardedOverlay = Field(default_factory=GuardedOverlay, description="Changes to the language model.")
+    tts: GuardedOverlay = Field(default_factory=GuardedOverlay, description="Changes to text to speech.")
+    s2s: StageOverlay = Field(
+        default_factory=StageOverlay,
+        description="Changes to speech to speech. Naming it and not the three makes an agent speech-to-speech.",
+    )
     turn: TurnSpec = Field(default_factory=TurnSpec, description="Changes to turn taking.")
     thresholds: tuple[ThresholdField, ...] = Field(
         default=(), description="Replaces the agent's thresholds where given."
     )
+    budget: BudgetSpec | None = Field(default=None, description="Changes to what the agent may spend.")
 
 
 class RunSpec(AgentSpec):

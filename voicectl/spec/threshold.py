@@ -5,6 +5,7 @@
     rate(slot_recall) >= 90%            a ratio, as per cent or as 0.9
     rate(early_answer) < 5%             the share of turns
     count(no_answer) <= 0               how many turns
+    mean(cost_per_minute) < 0.05        money, of each call, in US dollars
 
 Statistic and metric are checked against `metric_names` when the file is read, long before a run.
 """
@@ -28,6 +29,7 @@ STATISTICS: dict[MetricKind, tuple[Statistic, ...]] = {
     "duration": ("p50", "p90", "p95", "p99", "max", "mean"),
     "ratio": ("rate",),
     "count": ("count", "rate"),
+    "money": ("p50", "p90", "p95", "p99", "max", "mean"),
 }
 """What may be asked of each kind of metric."""
 
@@ -57,7 +59,7 @@ class ThresholdError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """`limit` is in the metric's own unit: milliseconds, a share from 0 to 1, or turns."""
+    """`limit` is in the metric's own unit: milliseconds, a share from 0 to 1, turns, or US dollars."""
 
     statistic: Statistic
     metric: str
@@ -132,6 +134,10 @@ def _limit(number: Decimal, unit: str, statistic: Statistic, kind: MetricKind) -
             raise ThresholdError(f"'{unit}' does not fit a count", "Write the number of turns alone")
         if number != number.to_integral_value():
             raise ThresholdError(f"a count is a whole number, not {number}")
+        return float(number)
+    if kind == "money":
+        if unit:
+            raise ThresholdError(f"'{unit}' does not fit money", f"Write US dollars alone: {number}")
         return float(number)
     scale = {"": 1, "ms": 1, "s": 1000}.get(unit)
     if scale is None or kind != "duration":
