@@ -16,7 +16,7 @@ from voicectl.clock import Clock
 from voicectl.events import UtterancePlayed
 from voicectl.pipeline.endpointing import EndpointingRules
 from voicectl.pipeline.idle import IdleRules
-from voicectl.pipeline.protocols import Message, Provider, Providers
+from voicectl.pipeline.protocols import LineRecorder, Message, Provider, Providers, Transport
 from voicectl.pipeline.session import AgentRules, FillerRules, Session
 from voicectl.pipeline.turn_taking import TurnRules
 from voicectl.providers import CATALOG, ProviderCatalog
@@ -69,6 +69,25 @@ def rules_of(agent: ResolvedAgent) -> AgentRules:
     )
 
 
+class _Both:
+    """Two that keep both sides of the line."""
+
+    def __init__(self, *recorders: LineRecorder) -> None:
+        self._recorders = recorders
+
+    def caller(self, pcm: bytes) -> None:
+        for recorder in self._recorders:
+            recorder.caller(pcm)
+
+    def agent(self, pcm: bytes, at: float) -> None:
+        for recorder in self._recorders:
+            recorder.agent(pcm, at)
+
+    def close(self) -> None:
+        for recorder in self._recorders:
+            recorder.close()
+
+
 class Engine:
     """One agent's providers, started once and shared by all its calls."""
 
@@ -110,6 +129,36 @@ class Engine:
         Raises:
             StorageError: the recording cannot be written.
         """
+
+        def line(trace: Trace) -> Transport:
+            return WavTransport(
+                caller,
+                rate=self.agent.line.rate,
+                greeted=bool(self._rules.notice or self._rules.greeting),
+                no_answer_s=self.agent.turn.no_answer_s,
+                clock=self._clock,
+                trace=trace,
+            )
+
+        return await self.call(line, folder)
+
+    async def call(
+        self,
+        line: Callable[[Trace], Transport],
+        folder: Path,
+        on_session: Callable[[Session], None] = lambda session: None,
+        listener: LineRecorder | None = None,
+    ) -> Trace:
+        """Let the agent answer whoever is on the line, and keep the call in `folder`.
+
+        Args:
+            line: makes the line of this call, which may note events in its trace.
+            on_session: told the session before it runs.
+            listener: hears both sides, too.
+
+        Raises:
+            StorageError: the recording cannot be written.
+        """
         hidden = begin(folder)
         try:
             (hidden / SPEC_NAME).write_text(self.agent.to_yaml(), encoding="utf-8")
@@ -121,17 +170,11 @@ class Engine:
         rate = self.agent.line.rate
         call_wav = CallWav(hidden / SOUND_NAME, rate)
         show(hidden, folder)
-        line = WavTransport(
-            caller,
-            rate=rate,
-            greeted=bool(self._rules.notice or self._rules.greeting),
-            no_answer_s=self.agent.turn.no_answer_s,
-            clock=self._clock,
-            trace=trace,
-        )
         providers = recorded_to(log, self._for_call(trace))
-        session = Session(self._rules, providers, line, self._clock, trace, call_wav)
+        recorder = _Both(call_wav, listener) if listener else call_wav
+        session = Session(self._rules, providers, line(trace), self._clock, trace, recorder)
         log.now = session.now
+        on_session(session)
         try:
             await session.run()
         finally:

@@ -21,6 +21,7 @@ from voicectl.cli.providers import providers
 from voicectl.cli.recordings import recordings_app
 from voicectl.cli.replay import replay
 from voicectl.cli.report import report
+from voicectl.cli.run import run as run_command
 from voicectl.cli.schema import schema
 from voicectl.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROVIDER, EXIT_USAGE, SpecError, VoicectlError
 
@@ -62,6 +63,7 @@ def voicectl(
         console.set_debug()
 
 
+app.command("run")(run_command)
 app.command()(bench)
 app.command()(report)
 app.command()(diff)

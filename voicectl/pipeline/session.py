@@ -23,6 +23,7 @@ from voicectl.events import (
     AgentResumed,
     BackchannelHeard,
     CallEnded,
+    CallerActed,
     CallStarted,
     Event,
     FillerPlayed,
@@ -33,6 +34,7 @@ from voicectl.events import (
     ReplyCancelled,
     ReplyCommitted,
     ReplyStarted,
+    TranscriptUpdated,
     TurnDropped,
 )
 from voicectl.pipeline import turn_taking
@@ -210,10 +212,28 @@ class Session:
     def heard_so_far(self, text: str) -> None:
         self._read_ahead(text)
 
+    # What keys do ----------------------------------------------------------------------------
+
+    def act(self, act: str, text: str = "") -> None:
+        """The caller "typed" `text`, "interrupted" the agent, or asked it to "repeat" what it said."""
+        now = self.now()
+        again = self._history.last_heard
+        if act == "repeat" and (not again or self._state.caller != "silent"):
+            return
+        self.note(CallerActed(at=now, act=act, text=text))
+        if act == "typed":
+            self._opening.clear()
+            self.note(TranscriptUpdated(at=now, turn=self._state.turn + 1, text=text, final=True))
+            self.step(turn_taking.Typed(text, now))
+            return
+        self.step(turn_taking.Hushed(now))
+        if act == "repeat":
+            self._recite("repeat", again)
+
     # The line --------------------------------------------------------------------------------
 
     def _hear(self, frame: Frame) -> None:
-        late = self.now() - frame.at - FRAME_S
+        late = self.now() - frame.at - FRAME_S - frame.delay_s
         if late >= FRAME_S:
             self.note(FrameLate(at=frame.at + FRAME_S, late=late))
         if self._call_wav:

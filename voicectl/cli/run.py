@@ -1,0 +1,383 @@
+"""`voicectl run`: talk to the agent, here and now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from voicectl.cli import console
+from voicectl.cli.bench import _new_folder, _pull_weights, _write_json  # pyright: ignore[reportPrivateUsage]
+from voicectl.cli.machine import Usage
+from voicectl.cli.options import AGENTS_FILE, AgentArgument, FileOption, ProfileOption, SetOption
+from voicectl.errors import EXIT_INTERRUPTED, EXIT_OK
+
+if TYPE_CHECKING:
+    from voicectl.cli.talk import Follow, Line, Talk, Tap
+    from voicectl.clock import Clock
+    from voicectl.events import Event
+    from voicectl.pipeline.session import Session
+    from voicectl.spec import ResolvedAgent
+    from voicectl.trace import Trace
+    from voicectl.transports.microphone import Microphone
+
+CALL = "0001-microphone"
+_MEASURE_AFTER_S = 0.4  # an answer is measured when so much of it is in the recording
+
+
+def run(
+    agent: AgentArgument = None,
+    profile: ProfileOption = None,
+    file: FileOption = AGENTS_FILE,
+    input: Annotated[
+        str | None, typer.Option("--input", "-i", metavar="DEVICE", help="The microphone, by name or number.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="DEVICE", help="The speaker, by name or number.")
+    ] = None,
+    devices: Annotated[bool, typer.Option("--devices", help="List the sound devices and end.")] = False,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.1, metavar="S", help="Hang up after so many seconds.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where the call is kept. Default: below runs/.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the full-screen view.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only what is said and the summary.")] = False,
+    set_: SetOption = None,
+) -> int:
+    """Talk to an agent with this machine's microphone and speaker.
+
+    The call is kept like every other: voicectl report last shows its
+    figures, voicectl replay last plays it again. Ctrl-C ends it.
+
+    Example: voicectl run coffee --input headset
+    """
+    if devices:
+        return _list_devices()
+    from voicectl.clock import run_on
+    from voicectl.providers import CATALOG
+    from voicectl.spec import resolve
+
+    resolved = resolve(agent, profile, set_ or [], env=console.env(), catalog=CATALOG, agents_file=file)
+    folder = _new_folder(out, resolved)
+    progress = console.ProgressLine(quiet=quiet or json)
+    try:
+        _pull_weights(resolved, progress)
+        job = _Job(resolved, folder, progress, (input, output), seconds, _show(json, plain, quiet))
+
+        async def main(clock: Clock) -> int:
+            return await _main(clock, job)
+
+        return run_on("wall", main)
+    finally:
+        progress.done()
+
+
+def _list_devices() -> int:
+    from voicectl.transports.sound_card import PortAudio
+
+    rows = [
+        (
+            str(one.number),
+            str(one.inputs or "-"),
+            str(one.outputs or "-"),
+            str(one.rate),
+            one.name + " (default)" * (one.default_input or one.default_output),
+        )
+        for one in PortAudio().devices()
+    ]
+    console.table(("no", "in", "out", "rate", "name"), rows)
+    return EXIT_OK
+
+
+# The call --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    agent: ResolvedAgent
+    folder: Path
+    progress: console.ProgressLine
+    devices: tuple[str | None, str | None]
+    seconds: float | None
+    show: Callable[[_Call], Show]
+
+
+@dataclass(slots=True)
+class _Call:
+    """The call under way, for those who show and steer it."""
+
+    clock: Clock
+    agent: ResolvedAgent
+    mic: Microphone
+    talk: Talk
+    trace: Trace | None = None
+    session: Session | None = None
+
+
+class Show:
+    """How a call is shown. This one shows nothing."""
+
+    def event(self, event: Event) -> None:
+        """Something happened."""
+
+    def line(self, line: Line) -> None:
+        """A line of the talk is as it will stay."""
+
+    def begin(self) -> None:
+        """The line is open: speak."""
+
+    def end(self) -> None:
+        """Give the terminal back. Idempotent."""
+
+
+async def _main(clock: Clock, job: _Job) -> int:
+    """One call, and what is told of it. Once it is interrupted nothing is waited for."""
+    from voicectl.assemble import Engine
+    from voicectl.cli.talk import Talk
+    from voicectl.transports.microphone import Microphone
+
+    console.share_threads()
+    usage = Usage()
+    engine = Engine(job.agent, clock)
+    mic = Microphone(rate=job.agent.line.rate, clock=clock, input=job.devices[0], output=job.devices[1])
+    talk = Talk(job.agent.name, job.agent.profile or "none")
+    talk.providers = {stage: choice.provider for stage, choice in job.agent.stages().items()}
+    call = _Call(clock, job.agent, mic, talk)
+    interrupted = False
+    try:
+        await _ready(clock, engine, mic, job.progress)
+        job.progress.done()
+        await _hold(call, engine, job)
+    except asyncio.CancelledError:
+        interrupted = True
+    except BaseException:
+        await mic.aclose()
+        await engine.aclose()
+        raise
+    usage.look()
+    code = EXIT_OK
+    if (job.folder / CALL).is_dir():
+        code = _tell(job, usage, call, interrupted=interrupted)
+    if interrupted:
+        # Models may still be loading in threads that nobody can stop, and nothing is left to be kept.
+        console.err("voicectl: interrupted")
+        console.leave(EXIT_INTERRUPTED)
+    await mic.aclose()
+    await engine.aclose()
+    return code
+
+
+async def _ready(clock: Clock, engine: Any, mic: Microphone, progress: console.ProgressLine) -> None:
+    """Open the devices while the models load; who fails first is told."""
+    tasks = [
+        clock.spawn(mic.open(), name="opening the sound devices"),
+        clock.spawn(engine.start(progress), name="starting the agent"),
+    ]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
+
+
+async def _hold(call: _Call, engine: Any, job: _Job) -> None:
+    from voicectl.cli.talk import Follow, Tap
+
+    tap = Tap(job.agent.line.rate, call.talk)
+    follow = Follow(call.talk)
+    show = job.show(call)
+
+    def line(trace: Trace) -> Microphone:
+        call.mic.note = trace.append
+        call.trace = trace
+
+        def happened(event: Event) -> None:
+            show.event(event)
+            for each in follow.happened(event):
+                show.line(each)
+
+        trace.listen(happened)
+        return call.mic
+
+    def on_session(session: Session) -> None:
+        call.session = session
+        show.begin()
+
+    measuring = call.clock.spawn(_measure(call, tap, follow, show), name="measuring")
+    limit = call.clock.spawn(_limit(call, job.seconds), name="time limit")
+    try:
+        await engine.call(line, job.folder / CALL, on_session, tap)
+    finally:
+        measuring.cancel()
+        limit.cancel()
+        show.end()
+
+
+async def _limit(call: _Call, seconds: float | None) -> None:
+    if seconds is not None:
+        while call.session is None:
+            await call.clock.sleep_until(call.clock.now() + 0.05)
+        await call.clock.sleep_until(call.clock.now() + seconds)
+        call.mic.hang_up()
+
+
+async def _measure(call: _Call, tap: Tap, follow: Follow, show: Show) -> None:
+    """Measure each answer as the report will, once it can be heard."""
+    from voicectl.cli.talk import exchanges
+    from voicectl.events import PlayoutStarted
+
+    done = 0
+    while True:
+        await call.clock.sleep_until(call.clock.now() + _MEASURE_AFTER_S / 2)
+        trace = call.trace
+        if trace is None:
+            continue
+        begun = trace.of(PlayoutStarted)
+        if len(begun) == done or call.talk.now < begun[-1].at + _MEASURE_AFTER_S:
+            continue
+        done = len(begun)
+        found = await call.clock.run(exchanges, tuple(trace.events), call.agent.line.rate, tap.snapshot())
+        line = follow.measured(found)
+        if line is not None and not line.open:
+            show.line(line)
+
+
+# The end ---------------------------------------------------------------------------------------
+
+
+def _tell(job: _Job, usage: Usage, call: _Call, *, interrupted: bool) -> int:
+    """The report's figures in a few lines; the whole report is kept beside the call."""
+    from voicectl.analysis.metrics import Run, analyse
+    from voicectl.recording import open_recording
+    from voicectl.report.json import report_json
+
+    about = Run(
+        agent=job.agent.name,
+        profile=job.agent.profile or "none",
+        peak_rss_mb=usage.peak_rss_mb(),
+        machine=usage.machine(),
+        busy_cpus=usage.busy_cpus(),
+        interrupted=interrupted,
+    )
+    analysis = analyse([open_recording(job.folder / CALL)], about, job.agent.thresholds)
+    _write_json(job.folder / "report.json", report_json(analysis))
+    for text in _summary(analysis, call.talk):
+        console.err(text)
+    console.err(f"call kept in {job.folder}: voicectl report last, voicectl replay last")
+    return EXIT_OK
+
+
+def _summary(analysis: Any, talk: Talk) -> list[str]:
+    from voicectl.report.table import _interval, _ms  # pyright: ignore[reportPrivateUsage]
+
+    answered = len(analysis.of("answered"))
+    figures = analysis.durations["voice_to_voice_ms"]
+    told = [f"{answered} answered turn{'s' * (answered != 1)}"]
+    told += [f"{len(found)} {what}" for what in ("early", "no answer") if (found := analysis.of(what))]
+    text = " · ".join(told)
+    for label, figure in (("P50", figures.p50), ("P95", figures.p95)):
+        unit = " ms" if figure.value is not None else ""
+        beside = f" ({_interval(figure)})" if _interval(figure) else ""
+        text += f" · {label} {_ms(figure)}{unit}{beside}"
+    lines = [f"{text} · n={figures.n}"]
+    if analysis.cold is not None and analysis.cold.exchange.outcome == "answered":
+        lines[0] += f" · first turn, apart: {analysis.cold.wait_ms:.0f} ms"
+    if talk.device_s is not None:
+        taken, given = (1000 * one for one in talk.device_s)
+        lines.append(
+            f"of each wait the device takes {taken + given:.0f} ms: {taken:.0f} from the microphone,"
+            f" {given:.0f} to the speaker"
+        )
+    if talk.troubles:
+        lines.append(f"the sound stumbled {talk.troubles} times: voicectl doctor")
+    return lines
+
+
+# Showing ---------------------------------------------------------------------------------------
+
+
+def _show(json: bool, plain: bool, quiet: bool) -> Callable[[_Call], Show]:
+    if json:
+        return lambda call: _JsonLines()
+    if plain or quiet or not console.is_full_screen():
+        return lambda call: _Plain(call, quiet)
+    return _FullScreen
+
+
+class _FullScreen(Show):
+    """The whole terminal, and keys."""
+
+    def __init__(self, call: _Call) -> None:
+        from voicectl.cli.screen import Keyboard, Screen
+
+        self._call = call
+        keyboard = Keyboard(
+            call.talk,
+            call.clock.now,
+            act=lambda act, text: call.session.act(act, text) if call.session else None,
+            mute=lambda muted: setattr(call.mic, "muted", muted),
+            mark=self._mark,
+            hang_up=call.mic.hang_up,
+        )
+        self._screen = Screen(call.talk, call.clock, keyboard)
+
+    def begin(self) -> None:
+        self._screen.open()
+
+    def end(self) -> None:
+        self._screen.close()
+        for line in self._call.talk.lines:
+            _print(line)
+
+    def _mark(self) -> None:
+        from voicectl.events import MomentMarked
+
+        if self._call.session:
+            self._call.session.note(MomentMarked(at=self._call.session.now()))
+
+
+def _print(line: Line) -> None:
+    wait = f"  ({line.wait_ms:.0f} ms)" if line.wait_ms is not None else ""
+    cut = f" ~~{line.cut}~~" if line.cut else ""
+    console.out(f"{line.who:>6}  {line.text}{cut}{wait}")
+
+
+class _JsonLines(Show):
+    """Each event as the trace has it."""
+
+    def event(self, event: Event) -> None:
+        from voicectl.trace import event_line
+
+        console.out(event_line(event).rstrip())
+        console.flush()
+
+
+class _Plain(Show):
+    """Who said what, and how long the answer took."""
+
+    def __init__(self, call: _Call, quiet: bool) -> None:
+        self._call = call
+        self._quiet = quiet
+        self._shown: dict[int, bool] = {}  # whether with its wait
+
+    def begin(self) -> None:
+        if not self._quiet:
+            console.err(f"listening: {self._call.mic.describe()}. Speak; Ctrl-C ends the call")
+
+    def line(self, line: Line) -> None:
+        waited = line.wait_ms is not None
+        before = self._shown.get(id(line))
+        if before is None:
+            _print(line)
+        elif waited and not before:
+            console.out(f"{'':>6}  ({line.wait_ms:.0f} ms)")
+        self._shown[id(line)] = waited
+        console.flush()
