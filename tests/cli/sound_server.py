@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ MODULES = (
 def missing() -> str | None:
     """What this machine lacks for it."""
     lacks = [program for program in ("pulseaudio", "pactl", "pacat", "paplay") if shutil.which(program) is None]
+    lacks += [] if find_library("portaudio") else ["PortAudio"]
     return f"there is no {', '.join(lacks)}" if lacks else None
 
 

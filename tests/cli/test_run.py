@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.sound_server import SoundServer, cut, lay_over, missing, read
+from cli.sound_server import SoundServer, cut, lay_over, missing, read
 from voicectl.analysis.definitions import Measures, measure
 from voicectl.recording import Recording, open_recording
 

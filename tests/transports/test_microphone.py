@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.transports.fake_card import FakeCard, knocks
+from transports.fake_card import FakeCard, knocks
 from voicectl.audio import FRAME_S
 from voicectl.clock import Clock, run_on
 from voicectl.errors import TransportError

@@ -16,6 +16,8 @@ from voicectl.cli.agents import agents
 from voicectl.cli.bench import bench
 from voicectl.cli.check import check
 from voicectl.cli.diff import diff
+from voicectl.cli.doctor import doctor
+from voicectl.cli.init import init
 from voicectl.cli.models import models_app
 from voicectl.cli.providers import providers
 from voicectl.cli.recordings import recordings_app
@@ -64,6 +66,8 @@ def voicectl(
 
 
 app.command("run")(run_command)
+app.command()(init)
+app.command()(doctor)
 app.command()(bench)
 app.command()(report)
 app.command()(diff)

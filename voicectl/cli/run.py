@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +138,8 @@ class Show:
 
 async def _main(clock: Clock, job: _Job) -> int:
     """One call, and what is told of it. Once it is interrupted nothing is waited for."""
+    import asyncio
+
     from voicectl.assemble import Engine
     from voicectl.cli.talk import Talk
     from voicectl.transports.microphone import Microphone
@@ -176,6 +177,8 @@ async def _main(clock: Clock, job: _Job) -> int:
 
 async def _ready(clock: Clock, engine: Any, mic: Microphone, progress: console.ProgressLine) -> None:
     """Open the devices while the models load; who fails first is told."""
+    import asyncio
+
     tasks = [
         clock.spawn(mic.open(), name="opening the sound devices"),
         clock.spawn(engine.start(progress), name="starting the agent"),

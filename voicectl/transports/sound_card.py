@@ -193,6 +193,7 @@ class PortAudio:
             except OSError:
                 raise TransportError("PortAudio is not installed", hint=_INSTALL) from None
             self._sd = sounddevice
+            _hush_alsa()
         return self._sd
 
 
@@ -215,6 +216,24 @@ _INSTALL = (
 )
 _DOCTOR = "Run: voicectl doctor"
 _CHANNELS, _RATE, _BUSY = -9998, -9997, -9985
+
+
+_hushed: list[Any] = []
+
+
+def _hush_alsa() -> None:
+    """ALSA prints about every device it tries and does not find: twenty lines before anybody has spoken."""
+    import ctypes
+
+    if _hushed:
+        return
+    try:
+        alsa = ctypes.CDLL("libasound.so.2")
+        quiet = ctypes.CFUNCTYPE(None)(lambda: None)
+        alsa.snd_lib_error_set_handler(quiet)
+    except (OSError, AttributeError):  # no ALSA here
+        return
+    _hushed.extend((alsa, quiet))  # it is called as long as the process lives
 
 
 def _settings(device: Device, rate: int, channels: int) -> dict[str, Any]:
