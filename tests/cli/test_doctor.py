@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,6 +81,26 @@ def test_no_device_is_a_fault_with_something_to_do() -> None:
     assert fault.state == "fault"
     assert fault.seen == "there is no microphone: the system has no input device"
     assert fault.do.startswith("Plug one in")
+
+
+# run --text -----------------------------------------------------------------------------------
+
+
+@pytest.mark.wall
+def test_what_is_typed_is_answered_kept_and_replays(
+    voicectl: Voicectl, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("A latte, please.\n\nThat is all.\n"))
+    result = voicectl("run", "--text", "--out", "typed")
+    assert result.code == 0
+    assert result.out.splitlines() == [
+        " agent  Hi!",
+        "caller  A latte, please.",
+        " agent  Sure, one large latte with oat milk. Anything else for you today?",
+        "caller  That is all.",
+        " agent  Got it. That comes to $4.50, please.",
+    ]
+    assert voicectl("replay", "typed").code == 0
 
 
 # init ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -77,6 +77,17 @@ def never_choke() -> None:
 def flush() -> None:
     """Write what is buffered, so that a full disk or a closed pipe shows before the end."""
     sys.stdout.flush()
+
+
+def reads_terminal() -> bool:
+    """Whether somebody types, and sees what they type."""
+    return sys.stdin.isatty()
+
+
+def typed_lines() -> Iterator[str]:
+    """Lines from stdin as they come, without their end."""
+    for line in sys.stdin:
+        yield line.strip()
 
 
 def share_threads() -> None:

@@ -13,6 +13,7 @@ from voicectl.cli import console
 from voicectl.cli.bench import _new_folder, _pull_weights, _write_json  # pyright: ignore[reportPrivateUsage]
 from voicectl.cli.machine import Usage
 from voicectl.cli.options import AGENTS_FILE, AgentArgument, FileOption, ProfileOption, SetOption
+from voicectl.cli.typed import OVERRIDES, run_text
 from voicectl.errors import EXIT_INTERRUPTED, EXIT_OK
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where the call is kept. Default: below runs/.")
     ] = None,
+    text: Annotated[bool, typer.Option("--text", help="No sound: type, and read the answers.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the full-screen view.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only what is said and the summary.")] = False,
@@ -63,11 +65,14 @@ def run(
     from voicectl.providers import CATALOG
     from voicectl.spec import resolve
 
-    resolved = resolve(agent, profile, set_ or [], env=console.env(), catalog=CATALOG, agents_file=file)
+    overrides = [*(OVERRIDES if text else ()), *(set_ or [])]
+    resolved = resolve(agent, profile, overrides, env=console.env(), catalog=CATALOG, agents_file=file)
     folder = _new_folder(out, resolved)
     progress = console.ProgressLine(quiet=quiet or json)
     try:
         _pull_weights(resolved, progress)
+        if text:
+            return run_text(resolved, folder, progress, json=json)
         job = _Job(resolved, folder, progress, (input, output), seconds, _show(json, plain, quiet))
 
         async def main(clock: Clock) -> int:

@@ -45,18 +45,22 @@ class RecordedLine:
         self.rate = rate
         self.caller = caller
         self._pcm = pcm
-        self._played = list(played)
+        self._played = [event for event in played if not isinstance(event, CallerActed)]
+        self._acts = [event for event in played if isinstance(event, CallerActed)]
         self._clock = clock
         self._trace = trace
         self._after_s = after_s
         self.on_act: Callable[[CallerActed], None] = lambda event: None
         """Told what the caller did with keys, when they did it."""
+        self._closed = False
         self._delay = DeviceDelay(at=0.0, input=0.0, output=0.0)
         self._start = 0.0
         self._sent_until = 0.0
 
     async def frames(self, start: float) -> AsyncGenerator[Frame, None]:
         self._start = start
+        for event in self._acts:
+            self._clock.spawn(self._act(event), name=f"caller {event.act}")
         size = round(self.rate * FRAME_S) * SAMPLE_WIDTH
         whole = len(self._pcm) // size
         index = 0
@@ -70,6 +74,7 @@ class RecordedLine:
             index += 1
             await self._clock.sleep_until(start + index * FRAME_S + self._delay.input)
             yield Frame(pcm, at, self._delay.input)
+        self._closed = True
 
     def send(self, pcm: bytes) -> float:
         now = self._clock.now() - self._start + self._delay.output
@@ -82,10 +87,12 @@ class RecordedLine:
     async def aclose(self) -> None:
         """Nothing is held open."""
 
-    def _again(self, event: Event) -> None:
-        if isinstance(event, CallerActed):
+    async def _act(self, event: CallerActed) -> None:
+        await self._clock.sleep_until(self._start + event.at)
+        if not self._closed:
             self.on_act(event)
-            return
+
+    def _again(self, event: Event) -> None:
         if isinstance(event, DeviceDelay):
             self._delay = event
         self._trace.append(event)
