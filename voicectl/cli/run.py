@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from voicectl.cli.talk import Follow, Line, Talk, Tap
     from voicectl.clock import Clock
     from voicectl.events import Event
+    from voicectl.pipeline.protocols import Transport
     from voicectl.pipeline.session import Session
     from voicectl.spec import ResolvedAgent
     from voicectl.trace import Trace
     from voicectl.transports.microphone import Microphone
 
 CALL = "0001-microphone"
+_ECHOES = 3  # so many looks in a row, a quarter of a second apart
 _MEASURE_AFTER_S = 0.4  # an answer is measured when so much of it is in the recording
 
 
@@ -40,6 +42,9 @@ def run(
         str | None, typer.Option("--output", metavar="DEVICE", help="The speaker, by name or number.")
     ] = None,
     devices: Annotated[bool, typer.Option("--devices", help="List the sound devices and end.")] = False,
+    headphones: Annotated[
+        bool, typer.Option("--headphones", help="Nothing of the agent comes back: leave the caller's sound as it is.")
+    ] = False,
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.1, metavar="S", help="Hang up after so many seconds.")
     ] = None,
@@ -73,7 +78,8 @@ def run(
         _pull_weights(resolved, progress)
         if text:
             return run_text(resolved, folder, progress, json=json)
-        job = _Job(resolved, folder, progress, (input, output), seconds, _show(json, plain, quiet))
+        cancels = not headphones and _cancels_echo(resolved.line.rate)
+        job = _Job(resolved, folder, progress, (input, output), seconds, _show(json, plain, quiet), cancels)
 
         async def main(clock: Clock) -> int:
             return await _main(clock, job)
@@ -81,6 +87,12 @@ def run(
         return run_on("wall", main)
     finally:
         progress.done()
+
+
+def _cancels_echo(rate: int) -> bool:
+    from voicectl.transports.echo_canceller import RATES, available
+
+    return available() and rate in RATES
 
 
 def _list_devices() -> int:
@@ -111,6 +123,7 @@ class _Job:
     devices: tuple[str | None, str | None]
     seconds: float | None
     show: Callable[[_Call], Show]
+    cancels_echo: bool
 
 
 @dataclass(slots=True)
@@ -203,7 +216,7 @@ async def _hold(call: _Call, engine: Any, job: _Job) -> None:
     follow = Follow(call.talk)
     show = job.show(call)
 
-    def line(trace: Trace) -> Microphone:
+    def line(trace: Trace) -> Transport:
         call.mic.note = trace.append
         call.trace = trace
 
@@ -213,18 +226,24 @@ async def _hold(call: _Call, engine: Any, job: _Job) -> None:
                 show.line(each)
 
         trace.listen(happened)
-        return call.mic
+        if not job.cancels_echo:
+            return call.mic
+        from voicectl.transports.echo_canceller import EchoCanceller, WithoutEcho
+
+        return WithoutEcho(call.mic, EchoCanceller(job.agent.line.rate))
 
     def on_session(session: Session) -> None:
         call.session = session
         show.begin()
 
     measuring = call.clock.spawn(_measure(call, tap, follow, show), name="measuring")
+    listening = call.clock.spawn(_listen_for_echo(call, show, job.cancels_echo), name="listening for echo")
     limit = call.clock.spawn(_limit(call, job.seconds), name="time limit")
     try:
         await engine.call(line, job.folder / CALL, on_session, tap)
     finally:
         measuring.cancel()
+        listening.cancel()
         limit.cancel()
         show.end()
 
@@ -235,6 +254,19 @@ async def _limit(call: _Call, seconds: float | None) -> None:
             await call.clock.sleep_until(call.clock.now() + 0.05)
         await call.clock.sleep_until(call.clock.now() + seconds)
         call.mic.hang_up()
+
+
+async def _listen_for_echo(call: _Call, show: Show, cancels: bool) -> None:
+    """Say once that the microphone hears the agent, and what to do."""
+    from voicectl.cli.talk import Line
+
+    heard = 0
+    while heard < _ECHOES:
+        await call.clock.sleep_until(call.clock.now() + 0.25)
+        if call.session and call.talk.agent_speaks:
+            heard = heard + 1 if call.session.hears_itself() else 0
+    do = "turn the speaker down, or use a headset" if cancels else "use a headset, or: pip install 'voicectl[echo]'"
+    show.line(call.talk.add(Line("note", f"the microphone hears the agent: {do}", call.talk.now)))
 
 
 async def _measure(call: _Call, tap: Tap, follow: Follow, show: Show) -> None:
