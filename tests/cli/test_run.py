@@ -213,7 +213,7 @@ def test_ctrl_c_while_it_opens_ends_it_too(start: Start, tmp_path: Path, quick: 
     while not (tmp_path / "run").exists():
         time.sleep(0.01)
     assert run.interrupt() < 1.5
-    assert run.process.returncode == 130
+    assert run.process.returncode in (130, -signal.SIGINT), "which a shell shows as 130"
     assert "Traceback" not in run.err
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -93,6 +93,19 @@ def typed_lines() -> Iterator[str]:
 def share_threads() -> None:
     """Let threads take turns ten times as often: the sound system's must not wait for ours."""
     sys.setswitchinterval(0.0005)
+
+
+@contextlib.contextmanager
+def interrupt_kills() -> Generator[None]:
+    """Until the end of the block Ctrl-C ends the process as the system does: native code that loads a
+    model keeps Python from hearing it for seconds. Only where nothing is to be kept yet."""
+    import signal
+
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def leave(code: int) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,14 +73,18 @@ def run(
 
     overrides = [*(OVERRIDES if text else ()), *(set_ or [])]
     resolved = resolve(agent, profile, overrides, env=console.env(), catalog=CATALOG, agents_file=file)
-    folder = _new_folder(out, resolved)
+    # Without --out the folder is made when there is something to keep.
+    make_folder = partial(_new_folder, out, resolved)
+    if out is not None or text:
+        folder = make_folder()
+        make_folder = partial(Path, folder)
     progress = console.ProgressLine(quiet=quiet or json)
     try:
         _pull_weights(resolved, progress)
         if text:
-            return run_text(resolved, folder, progress, json=json)
+            return run_text(resolved, make_folder(), progress, json=json)
         cancels = not headphones and _cancels_echo(resolved.line.rate)
-        job = _Job(resolved, folder, progress, (input, output), seconds, _show(json, plain, quiet), cancels)
+        job = _Job(resolved, make_folder, progress, (input, output), seconds, _show(json, plain, quiet), cancels)
 
         async def main(clock: Clock) -> int:
             return await _main(clock, job)
@@ -118,7 +123,7 @@ def _list_devices() -> int:
 @dataclass(frozen=True, slots=True)
 class _Job:
     agent: ResolvedAgent
-    folder: Path
+    make_folder: Callable[[], Path]
     progress: console.ProgressLine
     devices: tuple[str | None, str | None]
     seconds: float | None
@@ -134,6 +139,7 @@ class _Call:
     agent: ResolvedAgent
     mic: Microphone
     talk: Talk
+    folder: Path | None = None
     trace: Trace | None = None
     session: Session | None = None
 
@@ -171,7 +177,9 @@ async def _main(clock: Clock, job: _Job) -> int:
     call = _Call(clock, job.agent, mic, talk)
     interrupted = False
     try:
-        await _ready(clock, engine, mic, job.progress)
+        with console.interrupt_kills():
+            await _ready(clock, engine, mic, job.progress)
+        call.folder = job.make_folder()
         job.progress.done()
         await _hold(call, engine, job)
     except asyncio.CancelledError:
@@ -182,7 +190,7 @@ async def _main(clock: Clock, job: _Job) -> int:
         raise
     usage.look()
     code = EXIT_OK
-    if (job.folder / CALL).is_dir():
+    if call.folder and (call.folder / CALL).is_dir():
         code = _tell(job, usage, call, interrupted=interrupted)
     if interrupted:
         # Models may still be loading in threads that nobody can stop, and nothing is left to be kept.
@@ -240,7 +248,8 @@ async def _hold(call: _Call, engine: Any, job: _Job) -> None:
     listening = call.clock.spawn(_listen_for_echo(call, show, job.cancels_echo), name="listening for echo")
     limit = call.clock.spawn(_limit(call, job.seconds), name="time limit")
     try:
-        await engine.call(line, job.folder / CALL, on_session, tap)
+        assert call.folder
+        await engine.call(line, call.folder / CALL, on_session, tap)
     finally:
         measuring.cancel()
         listening.cancel()
@@ -307,11 +316,13 @@ def _tell(job: _Job, usage: Usage, call: _Call, *, interrupted: bool) -> int:
         busy_cpus=usage.busy_cpus(),
         interrupted=interrupted,
     )
-    analysis = analyse([open_recording(job.folder / CALL)], about, job.agent.thresholds)
-    _write_json(job.folder / "report.json", report_json(analysis))
+    folder = call.folder
+    assert folder
+    analysis = analyse([open_recording(folder / CALL)], about, job.agent.thresholds)
+    _write_json(folder / "report.json", report_json(analysis))
     for text in _summary(analysis, call.talk):
         console.err(text)
-    console.err(f"call kept in {job.folder}: voicectl report last, voicectl replay last")
+    console.err(f"call kept in {folder}: voicectl report last, voicectl replay last")
     return EXIT_OK
 
 
