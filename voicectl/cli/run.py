@@ -43,6 +43,16 @@ def run(
         str | None, typer.Option("--output", metavar="DEVICE", help="The speaker, by name or number.")
     ] = None,
     devices: Annotated[bool, typer.Option("--devices", help="List the sound devices and end.")] = False,
+    hold: Annotated[
+        int | None,
+        typer.Option(
+            "--hold",
+            min=5,
+            max=1000,
+            metavar="MS",
+            help="How much sound the device may hold back: more where it stumbles.",
+        ),
+    ] = None,
     headphones: Annotated[
         bool, typer.Option("--headphones", help="Nothing of the agent comes back: leave the caller's sound as it is.")
     ] = False,
@@ -84,7 +94,7 @@ def run(
         if text:
             return run_text(resolved, make_folder(), progress, json=json)
         cancels = not headphones and _cancels_echo(resolved.line.rate)
-        job = _Job(resolved, make_folder, progress, (input, output), seconds, _show(json, plain, quiet), cancels)
+        job = _Job(resolved, make_folder, progress, (input, output), hold, seconds, _show(json, plain, quiet), cancels)
 
         async def main(clock: Clock) -> int:
             return await _main(clock, job)
@@ -126,6 +136,7 @@ class _Job:
     make_folder: Callable[[], Path]
     progress: console.ProgressLine
     devices: tuple[str | None, str | None]
+    hold_ms: int | None
     seconds: float | None
     show: Callable[[_Call], Show]
     cancels_echo: bool
@@ -167,11 +178,13 @@ async def _main(clock: Clock, job: _Job) -> int:
     from voicectl.assemble import Engine
     from voicectl.cli.talk import Talk
     from voicectl.transports.microphone import Microphone
+    from voicectl.transports.sound_card import PortAudio
 
     console.share_threads()
     usage = Usage()
     engine = Engine(job.agent, clock)
-    mic = Microphone(rate=job.agent.line.rate, clock=clock, input=job.devices[0], output=job.devices[1])
+    card = PortAudio(job.hold_ms / 1000 if job.hold_ms else None)
+    mic = Microphone(rate=job.agent.line.rate, clock=clock, input=job.devices[0], output=job.devices[1], card=card)
     talk = Talk(job.agent.name, job.agent.profile or "none")
     talk.providers = {stage: choice.provider for stage, choice in job.agent.stages().items()}
     call = _Call(clock, job.agent, mic, talk)
@@ -348,7 +361,7 @@ def _summary(analysis: Any, talk: Talk) -> list[str]:
             f" {given:.0f} to the speaker"
         )
     if talk.troubles:
-        lines.append(f"the sound stumbled {talk.troubles} times: voicectl doctor")
+        lines.append(f"the sound stumbled {talk.troubles} times: try --hold 120, or voicectl doctor")
     return lines
 
 

@@ -10,6 +10,7 @@ loop: `microphone` does it in a thread that nobody waits for at the end.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -111,10 +112,16 @@ def choose(devices: Sequence[Device], side: Side, wanted: str | None) -> Device:
 
 
 class PortAudio:
-    """The real thing, through the package sounddevice."""
+    """The real thing, through the package sounddevice.
 
-    def __init__(self) -> None:
+    Args:
+        hold_s: how much sound a device may hold back (None: its own "high"; through a sound server
+            "low" loses blocks). More bridges longer stalls of a busy machine, and is in every wait.
+    """
+
+    def __init__(self, hold_s: float | None = None) -> None:
         self._sd: Any = None
+        self._hold: float | str = hold_s or "high"
 
     def devices(self) -> list[Device]:
         sd = self._load()
@@ -147,7 +154,7 @@ class PortAudio:
                     pcm = _first_channel(pcm, channels)
                 on_block(pcm, time.currentTime - time.inputBufferAdcTime, bool(status.input_overflow))
 
-            return sd.RawInputStream(callback=call_back, **_settings(device, rate, channels))
+            return sd.RawInputStream(callback=call_back, **self._settings(device, rate, channels))
 
         return self._open("input", device, rate, make)
 
@@ -158,7 +165,7 @@ class PortAudio:
                 pcm = on_block(frames * SAMPLE_WIDTH, delay_s, bool(status.output_underflow))
                 data[:] = _on_all_channels(pcm, channels) if channels > 1 else pcm
 
-            return sd.RawOutputStream(callback=call_back, **_settings(device, rate, channels))
+            return sd.RawOutputStream(callback=call_back, **self._settings(device, rate, channels))
 
         return self._open("output", device, rate, make)
 
@@ -186,12 +193,24 @@ class PortAudio:
                 return _PortAudioStream(stream, one)
         raise _cannot_open(side, device, error) from error
 
+    def _settings(self, device: Device, rate: int, channels: int) -> dict[str, Any]:
+        return {
+            "device": device.number,
+            "samplerate": rate,
+            "channels": channels,
+            "dtype": "int16",
+            "blocksize": round(rate * _BLOCK_S),
+            "latency": self._hold,
+        }
+
     def _load(self) -> Any:
         if self._sd is None:
             try:
                 import sounddevice
             except OSError:
                 raise TransportError("PortAudio is not installed", hint=_INSTALL) from None
+            # At the end it would wait for a sound system that may never answer; streams are closed before.
+            atexit.unregister(vars(sounddevice).get("_exit_handler", atexit))
             self._sd = sounddevice
             _hush_alsa()
         return self._sd
@@ -234,18 +253,6 @@ def _hush_alsa() -> None:
     except (OSError, AttributeError):  # no ALSA here
         return
     _hushed.extend((alsa, quiet))  # it is called as long as the process lives
-
-
-def _settings(device: Device, rate: int, channels: int) -> dict[str, Any]:
-    return {
-        "device": device.number,
-        "samplerate": rate,
-        "channels": channels,
-        "dtype": "int16",
-        "blocksize": round(rate * _BLOCK_S),
-        # Through a sound server "low" loses blocks.
-        "latency": "high",
-    }
 
 
 def _cannot_open(side: Side, device: Device, error: Any) -> TransportError:
