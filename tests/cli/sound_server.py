@@ -95,7 +95,7 @@ def lay_over(truth: Samples, call: Samples) -> int:
     size = 1 << (len(truth) + len(call)).bit_length()
     spectrum = np.fft.rfft(truth.astype(float), size) * np.conj(np.fft.rfft(call.astype(float), size))
     best = int(np.argmax(np.fft.irfft(spectrum, size)))
-    return best if best < size // 2 else best - size
+    return best if best < len(truth) else best - size
 
 
 def cut(sound: Samples, start: int, length: int) -> Samples:
