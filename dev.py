@@ -44,7 +44,7 @@ def setup():
     pip = ["-m", "pip", "install", "--disable-pip-version-check", "--constraint", "constraints.txt"]
     log = ROOT / ".venv" / "pip.log"
     with log.open("w") as file:
-        wanted = [str(BIN / "python"), *pip, "--editable", ".[local,cloud,standin,dev]"]
+        wanted = [str(BIN / "python"), *pip, "--editable", ".[local,cloud,standin,echo,dev]"]
         done = subprocess.run(wanted, cwd=ROOT, check=False, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
         said = [line for line in log.read_text(errors="replace").splitlines() if "ERROR: " in line]

@@ -17,7 +17,17 @@ from voicectl.events import Event, UtterancePlayed
 from voicectl.keys import FindKey
 from voicectl.pipeline.endpointing import EndpointingRules
 from voicectl.pipeline.idle import IdleRules
-from voicectl.pipeline.protocols import Llm, Message, Parts, Providers, S2s, SpeechProviders, Tts
+from voicectl.pipeline.protocols import (
+    LineRecorder,
+    Llm,
+    Message,
+    Parts,
+    Providers,
+    S2s,
+    SpeechProviders,
+    Transport,
+    Tts,
+)
 from voicectl.pipeline.session import AgentRules, FillerRules, Session
 from voicectl.pipeline.turn_taking import TurnRules
 from voicectl.prices import PriceTable, list_prices
@@ -73,6 +83,25 @@ def rules_of(agent: ResolvedAgent) -> AgentRules:
         first_clause_words=turn.first_clause_words,
         max_history_turns=turn.max_history_turns,
     )
+
+
+class _Both:
+    """Two that keep both sides of the line."""
+
+    def __init__(self, *recorders: LineRecorder) -> None:
+        self._recorders = recorders
+
+    def caller(self, pcm: bytes) -> None:
+        for recorder in self._recorders:
+            recorder.caller(pcm)
+
+    def agent(self, pcm: bytes, at: float) -> None:
+        for recorder in self._recorders:
+            recorder.agent(pcm, at)
+
+    def close(self) -> None:
+        for recorder in self._recorders:
+            recorder.close()
 
 
 class Engine:
@@ -180,6 +209,38 @@ class Engine:
         Raises:
             StorageError: the recording cannot be written.
         """
+
+        def line(trace: Trace) -> Transport:
+            return WavTransport(
+                caller,
+                rate=self.agent.line.rate,
+                greeted=bool(self._rules.notice or self._rules.greeting),
+                no_answer_s=self.agent.turn.no_answer_s,
+                clock=self._clock,
+                trace=trace,
+            )
+
+        return await self.call(line, folder, listen=listen)
+
+    async def call(
+        self,
+        line: Callable[[Trace], Transport],
+        folder: Path,
+        on_session: Callable[[Session], None] = lambda session: None,
+        listener: LineRecorder | None = None,
+        listen: Callable[[Event], None] | None = None,
+    ) -> Trace:
+        """Let the agent answer whoever is on the line, and keep the call in `folder`.
+
+        Args:
+            line: makes the line of this call, which may note events in its trace.
+            on_session: told the session before it runs.
+            listener: hears both sides, too.
+            listen: told every event as it happens.
+
+        Raises:
+            StorageError: the recording cannot be written.
+        """
         hidden = begin(folder)
         try:
             (hidden / SPEC_NAME).write_text(self.agent.to_yaml(), encoding="utf-8")
@@ -193,18 +254,12 @@ class Engine:
         rate = self.agent.line.rate
         call_wav = CallWav(hidden / SOUND_NAME, rate)
         show(hidden, folder)
-        line = WavTransport(
-            caller,
-            rate=rate,
-            greeted=bool(self._rules.notice or self._rules.greeting),
-            no_answer_s=self.agent.turn.no_answer_s,
-            clock=self._clock,
-            trace=trace,
-        )
         notes = _Notes(trace, log)
         providers = recorded_to(log, self._for_call(notes))
-        session = Session(self._rules, providers, line, self._clock, trace, call_wav)
+        recorder = _Both(call_wav, listener) if listener else call_wav
+        session = Session(self._rules, providers, line(trace), self._clock, trace, recorder)
         notes.now = log.now = session.now
+        on_session(session)
         try:
             await session.run()
         finally:

@@ -426,5 +426,74 @@ class ProviderUsed(Event):
     wasted: bool = False
 
 
+# The microphone and the speaker ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceOpened(Event):
+    """The line is this microphone and this speaker, at their own rates; also when they are back."""
+
+    input: str
+    output: str
+    input_rate: int
+    output_rate: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceDelay(Event):
+    """From now on what is spoken reaches us `input` seconds later, and what we send is heard `output`
+    seconds later, as the device says: its share of every wait."""
+
+    input: float
+    output: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTroubled(Event):
+    """The microphone ("input") or the speaker ("output") lost or repeated `seconds` of sound:
+
+    - "overrun": the microphone's sound was lost, silence stands in its place
+    - "underrun": the speaker had nothing to play in the middle of what the agent says
+    - "drift": its clock and ours had come apart by so much (negative: sound was left out)
+    """
+
+    side: str
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLost(Event):
+    """The microphone or the speaker gives no sign of life: unplugged, taken away, its server dead."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerActed(Event):
+    """Somebody used a key instead of their voice: "typed" `text`, "interrupted" the agent, asked it to "repeat"."""
+
+    act: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MomentMarked(Event):
+    """Somebody at the terminal wanted this moment remembered."""
+
+    text: str = ""
+
+
+LINE_EVENTS = (
+    UtterancePlayed,
+    DeviceOpened,
+    DeviceDelay,
+    DeviceTroubled,
+    DeviceLost,
+    CallerActed,
+    MomentMarked,
+)
+"""What does not follow from the sound and the providers: a replay is told it."""
+
 EVENTS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__subclasses__()}
 """Every event by its name, as `trace.jsonl` spells it."""

@@ -89,13 +89,13 @@ def bench(
     table = load_prices(prices)
     caps = _caps(resolved, budget)
     quoted = _quoted(resolved, plan, table, caps, quiet=quiet) if caps else None
-    folder = _new_folder(out, resolved, prices)
+    folder = new_folder(out, resolved, prices)
     progress = console.ProgressLine(quiet=quiet)
     broken: VoicectlError | None = None
     purse: Purse | None = None
     complete = False
     try:
-        _pull_weights(resolved, progress)
+        pull_weights(resolved, progress)
         usage = Usage()
 
         async def main(clock: Clock) -> bool:
@@ -217,11 +217,12 @@ def _callers(paths: Sequence[Path] | None, agent: ResolvedAgent, recordings: Pat
     return who
 
 
-def _pull_weights(agent: ResolvedAgent, progress: console.ProgressLine) -> None:
+def pull_weights(agent: ResolvedAgent, progress: console.ProgressLine) -> None:
     """Fetch what the agent's models need and is not here yet, saying how much."""
     from voicectl.weights import WEIGHTS, open_store
 
-    wanted = {choice.model for choice in agent.stages().values() if choice.provider in ("local", "smart-turn")}
+    every = [one for choice in agent.stages().values() for one in (choice, *choice.fallback)]
+    wanted = {one.model for one in every if one.provider in ("local", "smart-turn")}
     store = open_store(console.env())
     missing = [each for each in WEIGHTS if each.name in wanted and store.status(each.name).state != "pulled"]
     if missing:
@@ -297,13 +298,13 @@ def _report(
     if json == STDOUT:
         console.out_json(report)
     elif json is not None:
-        _write_json(json, report)
+        write_json(json, report)
     if keep:
-        _write_json(folder / "report.json", report)
+        write_json(folder / "report.json", report)
     return exit_code(analysis.verdicts)
 
 
-def _write_json(path: Path, report: object) -> None:
+def write_json(path: Path, report: object) -> None:
     import json
 
     from voicectl.trace import storage_error
@@ -324,7 +325,7 @@ def _check_writable(path: Path) -> None:
         raise UsageError(f"cannot write the report: {why}", where=str(path)) from error
 
 
-def _new_folder(out: Path | None, agent: ResolvedAgent, prices: Path | None) -> Path:
+def new_folder(out: Path | None, agent: ResolvedAgent, prices: Path | None = None) -> Path:
     """The folder of this run: empty, writable, and holding the spec as it was resolved, and people's
     own prices, by which it is reported again.
 

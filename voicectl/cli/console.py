@@ -6,13 +6,14 @@ Results go to stdout, progress and errors to stderr. Colour only on a terminal t
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,6 +77,43 @@ def never_choke() -> None:
 def flush() -> None:
     """Write what is buffered, so that a full disk or a closed pipe shows before the end."""
     sys.stdout.flush()
+
+
+def reads_terminal() -> bool:
+    """Whether somebody types, and sees what they type."""
+    return sys.stdin.isatty()
+
+
+def typed_lines() -> Iterator[str]:
+    """Lines from stdin as they come, without their end."""
+    for line in sys.stdin:
+        yield line.strip()
+
+
+def share_threads() -> None:
+    """Let threads take turns ten times as often: the sound system's must not wait for ours."""
+    sys.setswitchinterval(0.0005)
+
+
+@contextlib.contextmanager
+def interrupt_kills() -> Generator[None]:
+    """Until the end of the block Ctrl-C ends the process as the system does: native code that loads a
+    model keeps Python from hearing it for seconds. Only where nothing is to be kept yet."""
+    import signal
+
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now, whatever its threads do."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def drop_output() -> None:
@@ -148,6 +186,56 @@ def providers_in_words(providers: Mapping[Any, str]) -> str:
     common = max(providers.values(), key=list(providers.values()).count)
     others = [f"{stage} {provider}" for stage, provider in providers.items() if provider != common]
     return f"{', '.join(others)}, else {common}" if others else common
+
+
+# The whole screen ------------------------------------------------------------------------------
+
+
+def is_full_screen() -> bool:
+    """Whether there is a terminal to draw on and to read keys from."""
+    import importlib.util
+
+    has_keys = importlib.util.find_spec("termios") is not None  # Windows has none
+    return has_keys and is_terminal(sys.stdout) and sys.stdin.isatty()
+
+
+class FullScreen:
+    """The terminal's second screen, without echo, until `close`."""
+
+    def __init__(self) -> None:
+        import termios
+        import tty
+
+        self.keys_from = sys.stdin.fileno()
+        self.colour = colour(sys.stdout)
+        self._before = termios.tcgetattr(self.keys_from)
+        tty.setcbreak(self.keys_from)
+        self._put("\x1b[?1049h\x1b[?25l\x1b[2J")
+
+    def size(self) -> tuple[int, int]:
+        """Columns and rows, now."""
+        size = shutil.get_terminal_size((80, 24))
+        return size.columns, size.lines
+
+    def keys(self) -> str:
+        return os.read(self.keys_from, 1024).decode(errors="ignore")
+
+    def write(self, rows: Iterable[tuple[int, str]], *, clear: bool) -> None:
+        """Rows by their number from 1, in one go."""
+        text = "".join(f"\x1b[{number};1H{row}\x1b[K" for number, row in rows)
+        begin = "\x1b[?2026h\x1b[2J" if clear else "\x1b[?2026h"
+        self._put(f"{begin}{text}\x1b[?2026l")
+
+    def close(self) -> None:
+        import termios
+
+        self._put("\x1b[?25h\x1b[?1049l")
+        termios.tcsetattr(self.keys_from, termios.TCSADRAIN, self._before)
+
+    def _put(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.write(text)
+            sys.stdout.flush()
 
 
 # Tables ----------------------------------------------------------------------------------------

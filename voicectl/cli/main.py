@@ -16,13 +16,16 @@ from voicectl.cli.agents import agents
 from voicectl.cli.bench import bench
 from voicectl.cli.check import check
 from voicectl.cli.diff import diff
+from voicectl.cli.doctor import doctor
 from voicectl.cli.drill import drill
+from voicectl.cli.init import init
 from voicectl.cli.keys import keys_app
 from voicectl.cli.models import models_app
 from voicectl.cli.providers import providers
 from voicectl.cli.recordings import recordings_app
 from voicectl.cli.replay import replay
 from voicectl.cli.report import report
+from voicectl.cli.run import run as run_command
 from voicectl.cli.schema import schema
 from voicectl.cli.standin import standin
 from voicectl.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROVIDER, EXIT_USAGE, SpecError, VoicectlError
@@ -65,6 +68,9 @@ def voicectl(
         console.set_debug()
 
 
+app.command("run")(run_command)
+app.command()(init)
+app.command()(doctor)
 app.command()(bench)
 app.command()(report)
 app.command()(diff)

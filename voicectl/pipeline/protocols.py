@@ -319,10 +319,12 @@ class S2s(Provider, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """20 ms of the caller at the line's rate. `at` is when its first sample was spoken."""
+    """20 ms of the caller at the line's rate. `at` is when its first sample was spoken, `delay_s` how
+    long the device took to hand it over: it is late only after that."""
 
     pcm: bytes
     at: float
+    delay_s: float = 0.0
 
 
 class Transport(Protocol):

@@ -23,6 +23,7 @@ from voicectl.events import (
     AgentResumed,
     BackchannelHeard,
     CallEnded,
+    CallerActed,
     CallStarted,
     Event,
     FillerPlayed,
@@ -33,6 +34,7 @@ from voicectl.events import (
     ReplyCancelled,
     ReplyCommitted,
     ReplyStarted,
+    TranscriptUpdated,
     TurnDropped,
 )
 from voicectl.pipeline import turn_taking
@@ -217,10 +219,31 @@ class Session:
     def heard_so_far(self, text: str) -> None:
         self._read_ahead(text)
 
+    # What keys do ----------------------------------------------------------------------------
+
+    def act(self, act: str, text: str = "") -> None:
+        """The caller "typed" `text`, "interrupted" the agent, or asked it to "repeat" what it said. What
+        is typed to a voice that only hears is not heard."""
+        now = self.now()
+        again = self.question
+        if act == "repeat" and (not again or self._state.caller != "silent"):
+            return
+        if act == "typed" and not self._voice.reads:
+            return
+        self.note(CallerActed(at=now, act=act, text=text))
+        if act == "typed":
+            self._opening.clear()
+            self.note(TranscriptUpdated(at=now, turn=self._state.turn + 1, text=text, final=True))
+            self.step(turn_taking.Typed(text, now))
+            return
+        self.step(turn_taking.Hushed(now))
+        if act == "repeat":
+            self._recite("repeat", again)
+
     # The line --------------------------------------------------------------------------------
 
     def _hear(self, frame: Frame) -> None:
-        late = self.now() - frame.at - FRAME_S
+        late = self.now() - frame.at - FRAME_S - frame.delay_s
         if late >= FRAME_S:
             self.note(FrameLate(at=frame.at + FRAME_S, late=late))
         if self._call_wav:
@@ -296,7 +319,7 @@ class Session:
     def _read_ahead(self, text: str) -> None:
         """Let the LLM read what it will be asked as far as it is known, while the caller speaks."""
         self._said = f"{self._state.carry} {text}".strip()
-        if self._voice.reads_ahead and self._agent.turns.speculate and not self._reply and not self._reading:
+        if self._voice.reads and self._agent.turns.speculate and not self._reply and not self._reading:
             self._reading = self.spawn(self._read(), name="reading ahead")
 
     async def _read(self) -> None:

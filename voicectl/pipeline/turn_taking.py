@@ -133,7 +133,22 @@ class ReplyOver:
     question: bool = False
 
 
-Input = Fact | Heard | HeardSoFar | EndLikely | ReplyBegun | ReplyAudible | ReplyOver
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """The caller wrote `text` instead of speaking: a whole turn, which takes the word."""
+
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hushed:
+    """The agent is to be quiet, whoever wants it."""
+
+    at: float
+
+
+Input = Fact | Heard | HeardSoFar | EndLikely | ReplyBegun | ReplyAudible | ReplyOver | Typed | Hushed
 
 # Actions ---------------------------------------------------------------------------------------
 
@@ -337,6 +352,15 @@ def step(state: State, happened: Input, rules: TurnRules) -> tuple[State, list[A
             return replace(state, agent="speaking", held=False, overlap=overlap), []
         case ReplyOver(at, question):
             return _over(state, at, question)
+        case Hushed(at):
+            return _hushed(state, at, state.turn)
+        case Typed(text, at):
+            state, actions = _hushed(state, at, state.turn + 1)
+            if state.caller != "silent":
+                actions.append(StopListening())
+            state = replace(state, turn=state.turn + 1, caller="silent", text=None, heard=state.asked, overlap=False)
+            state, more = _answer(state, _join(state.carry, text))
+            return state, actions + more
 
 
 def _started(state: State, at: float, echo: bool, rules: TurnRules) -> tuple[State, list[Action]]:
@@ -434,6 +458,15 @@ def _answer(state: State, text: str) -> tuple[State, list[Action]]:
     """Answer at once what the caller has said."""
     state = replace(state, agent="thinking", held=False, answered=text, carry="", protected=False, nod=None)
     return state, [StartReply(state.turn, text, held=False)]
+
+
+def _hushed(state: State, at: float, turn: int) -> tuple[State, list[Action]]:
+    actions: list[Action] = []
+    if _in_the_way(state):
+        actions.append(InterruptReply(turn, at))
+    elif state.agent == "thinking":
+        actions.append(CancelReply("caller went on"))
+    return replace(_interrupted(state), held=False, answered=""), actions
 
 
 def _may_interrupt(state: State, rules: TurnRules) -> bool:

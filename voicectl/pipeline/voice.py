@@ -44,8 +44,8 @@ class Call(Protocol):
 
 
 class Voice(Protocol):
-    reads_ahead: bool
-    """Whether `read` is of any use."""
+    reads: bool
+    """Whether it answers text: `read` is of use, and the caller may type."""
 
     @property
     def last_heard(self) -> str:
@@ -85,7 +85,7 @@ class Voice(Protocol):
 class ChainVoice:
     """An LLM whose answer a TTS speaks, clause by clause."""
 
-    reads_ahead = True
+    reads = True
 
     def __init__(
         self, providers: Providers, history: History, first_clause_words: int, playout: Playout, line_rate: int,
@@ -162,7 +162,7 @@ class _Asked:
 class ModelVoice:
     """A speech-to-speech model: it has heard the caller itself, and remembers by itself."""
 
-    reads_ahead = False
+    reads = False
 
     def __init__(self, model: S2s, stream: S2sStream, playout: Playout, line_rate: int, call: Call) -> None:
         self._model = model

@@ -18,7 +18,7 @@ from voicectl.assemble import rules_of
 from voicectl.audio import FRAME_S
 from voicectl.clock import Clock, run_on
 from voicectl.errors import RecordingError
-from voicectl.events import CallEnded, CallStarted, Event, ProviderFailed, UtterancePlayed
+from voicectl.events import LINE_EVENTS, CallEnded, CallStarted, DeviceOpened, Event, ProviderFailed
 from voicectl.pipeline.protocols import Parts
 from voicectl.pipeline.session import AgentRules, Session
 from voicectl.providers import CATALOG
@@ -118,12 +118,15 @@ async def run_again(kept: Kept, rules: AgentRules, providers: Parts, clock: Cloc
     started = [event for event in was.events if isinstance(event, CallStarted)]
     caller = started[0].caller if started else was.path.name
     trace = Trace(header={key: value for key, value in was.header.items() if key != "voicectl_trace"})
-    played = [event for event in was.events if isinstance(event, UtterancePlayed)]
-    after_s = AFTER_S if kept.until is None else 0.0
+    played = [event for event in was.events if isinstance(event, LINE_EVENTS)]
+    # Who spoke into a microphone hung up when they did, whatever the agent had still to say.
+    alive = any(isinstance(event, DeviceOpened) for event in was.events)
+    after_s = AFTER_S if kept.until is None and not alive else 0.0
     line = RecordedLine(caller, was.left.tobytes(), was.rate, played, clock=clock, trace=trace, after_s=after_s)
     sound = _Sound(was.rate)
     session = Session(rules, providers, line, clock, trace, sound)
     note_to(providers, session)
+    line.on_act = lambda event: session.act(event.act, event.text)
     await session.run()
     left, right = sound.channels()
     cut = was.cut or (None if kept.until is None else f"the call was stopped at {kept.until:.2f} s")

@@ -91,8 +91,8 @@ def _headline(analysis: Analysis) -> Text:
     text.append("Callers waited ")
     for label, figure in (("P50", waited.p50), ("P95", waited.p95)):
         text.append(" · " if label == "P95" else "")
-        text.append(f"{label} {_ms(figure)}{' ms' if figure.value is not None else ''}", "bold cyan")
-        text.append(f" ({_interval(figure)})" if _interval(figure) else "")
+        text.append(f"{label} {in_ms(figure)}{' ms' if figure.value is not None else ''}", "bold cyan")
+        text.append(f" ({interval(figure)})" if interval(figure) else "")
     return text
 
 
@@ -113,10 +113,10 @@ def _percentiles(analysis: Analysis, *, wide: bool) -> RenderableType:
         row.append(str(summary.n))
         for figure in (summary.p50, summary.p90, summary.p95, summary.p99):
             if wide:
-                row += [_ms(figure), _interval(figure)]
+                row += [in_ms(figure), interval(figure)]
             else:
-                row.append(Text.assemble(_ms(figure), "\n", (_interval(figure), "dim")))
-        table.add_row(*row, _ms(summary.max))
+                row.append(Text.assemble(in_ms(figure), "\n", (interval(figure), "dim")))
+        table.add_row(*row, in_ms(summary.max))
     note = "Beside" if wide else "Under"
     return Group(table, Text(f"{note} each figure: its 95% interval, or how many turns that takes.", "dim"))
 
@@ -175,7 +175,7 @@ def _stamps(analysis: Analysis) -> RenderableType:
         ("stamps minus sound, each turn", analysis.stamps_minus_sound),
     ):
         figures = (summary.min, summary.p50, summary.p95, summary.max)
-        table.add_row(f"  {label}", str(summary.n), *(_ms(figure) for figure in figures))
+        table.add_row(f"  {label}", str(summary.n), *(in_ms(figure) for figure in figures))
     return table
 
 
@@ -201,7 +201,7 @@ def _fact_lines(analysis: Analysis) -> Iterator[tuple[str, str]]:
         talked_on = f"; {ignored} talked on to the end" if ignored else ""
         yield (
             "barge-ins",
-            f"{len(stop)}, agent silent after P50 {_ms(summary.p50)}, max {_ms(summary.max)} ms{talked_on}",
+            f"{len(stop)}, agent silent after P50 {in_ms(summary.p50)}, max {in_ms(summary.max)} ms{talked_on}",
         )
     backchannels = sum((call.measures.backchannels for call in analysis.calls), Share())
     if backchannels.total:
@@ -210,7 +210,8 @@ def _fact_lines(analysis: Analysis) -> Iterator[tuple[str, str]]:
         summary = summarise([Value(one) for one in hold_ups])
         yield (
             "held up",
-            f"{_plural(len(hold_ups), 'time')} by no interruption, P50 {_ms(summary.p50)}, max {_ms(summary.max)} ms",
+            f"{_plural(len(hold_ups), 'time')} by no interruption, "
+            f"P50 {in_ms(summary.p50)}, max {in_ms(summary.max)} ms",
         )
     thrown = sum((call.measures.thrown_away for call in analysis.calls), Share())
     if thrown.total:
@@ -226,7 +227,7 @@ def _fact_lines(analysis: Analysis) -> Iterator[tuple[str, str]]:
     greetings = [call.measures.greeting / 1000 for call in analysis.calls if call.measures.greeting is not None]
     if greetings:
         summary = summarise([Value(one) for one in greetings])
-        yield "greeting", f"audible after P50 {_ms(summary.p50)}, max {_ms(summary.max)} ms (counted apart)"
+        yield "greeting", f"audible after P50 {in_ms(summary.p50)}, max {in_ms(summary.max)} ms (counted apart)"
     if analysis.cold:
         cold = analysis.cold
         waited = f"{cold.wait_ms:.0f} ms" if cold.exchange.outcome == "answered" else cold.exchange.outcome
@@ -311,11 +312,11 @@ def _plain_table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def _ms(figure: Figure) -> str:
+def in_ms(figure: Figure) -> str:
     return "–" if figure.value is None else f"{'> ' if figure.at_least else ''}{figure.value:.0f}"
 
 
-def _interval(figure: Figure) -> str:
+def interval(figure: Figure) -> str:
     if figure.value is None:
         return f"needs n≥{figure.needs}"
     if figure.ci95 is None:
