@@ -18,6 +18,7 @@ Exit codes are an API: 0 fine · 1 a threshold failed or a replay diverged · 2 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
@@ -145,6 +146,13 @@ def kind_of_socket(error: BaseException) -> FailureKind:
     if received in (1011, 1012, 1013):
         return "server"
     return "protocol" if sent in (1002, 1007) and not received else "unreachable"
+
+
+def masked(said: str, key: str | None) -> str:
+    """What a vendor or an SDK says, in one line and without the key, which some repeat, if in small letters."""
+    said = " ".join(said.split())
+    key = (key or "").strip()
+    return re.sub(re.escape(key), "***", said, flags=re.IGNORECASE) if key else said
 
 
 def retry_after(header: object) -> float | None:

@@ -21,7 +21,7 @@ FindKey = Callable[[str], str | None]
 
 def keys_of(env: Mapping[str, str]) -> FindKey:
     """Keys of this environment, or of this user's keyring."""
-    return lambda variable: env.get(variable) or _from_keyring(variable)
+    return lambda variable: (env.get(variable) or "").strip() or _from_keyring(variable)
 
 
 def place_of(variable: str, env: Mapping[str, str]) -> str | None:
@@ -70,7 +70,7 @@ def _from_keyring(variable: str) -> str | None:
     if keyring is None:
         return None
     try:
-        return keyring.get_password(SERVICE, variable) or None
+        return (keyring.get_password(SERVICE, variable) or "").strip() or None
     except keyring.errors.KeyringError:  # none here, or locked: as if it held nothing
         return None
 

@@ -95,10 +95,32 @@ def test_what_was_learned_goes_before_what_is_supposed() -> None:
 # Who may call ------------------------------------------------------------------------------------
 
 
-def spend(costs: Mapping[str, str], tmp_path: Path, table: PriceTable, caps: Caps, *, at_once: int = 1) -> Purse:
-    """What becomes of a run whose calls, each of 10 s, cost this in four parts, when 12 are planned."""
+def spend(
+    costs: Mapping[str, str],
+    tmp_path: Path,
+    table: PriceTable,
+    caps: Caps,
+    *,
+    at_once: int = 1,
+    calls: int = 12,
+    quoted: str = "0.01",
+    request: str = "0.04",
+    made: list[int] | None = None,
+) -> Purse:
+    """What becomes of a run whose calls, each of 10 s, cost this in four parts.
+
+    Args:
+        quoted, request: what each call, and the dearest request in it, is thought to cost.
+        made: is given whether all calls were made, and how many `run` counted.
+    """
 
     async def main(clock: Clock) -> Purse:
+        counted = 0
+
+        def count(number: int, caller: Caller, trace: Trace) -> None:
+            nonlocal counted
+            counted += 1
+
         async def answer(caller: Caller, folder: Path, listen: Callable[[Event], None]) -> Trace:
             trace = Trace()
             trace.listen(listen)
@@ -111,16 +133,14 @@ def spend(costs: Mapping[str, str], tmp_path: Path, table: PriceTable, caps: Cap
             return trace
 
         callers = [Caller(name, ()) for name in costs]
-        quoted = Quote(dict.fromkeys(costs, Decimal("0.01")), {"tts": Decimal("0.04")})
-        purse = Purse("coffee", caps, quoted, table, clock, Ledger(tmp_path), lambda: DAY, answer)
-        await run(Plan(callers, 12, at_once), answer_none, tmp_path, clock, unseen, purse.admit)
+        thought = Quote(dict.fromkeys(costs, Decimal(quoted)), {"tts": Decimal(request)})
+        purse = Purse("coffee", caps, thought, table, clock, Ledger(tmp_path), lambda: DAY, answer)
+        complete = await run(Plan(callers, calls, at_once), answer_none, tmp_path, clock, count, purse.admit)
+        if made is not None:
+            made.extend([complete, counted])
         return purse
 
     return run_on("virtual", main)
-
-
-def unseen(number: int, caller: Caller, trace: Trace) -> None:
-    """Nobody looks."""
 
 
 async def answer_none(caller: Caller, folder: Path) -> Trace:
@@ -151,6 +171,57 @@ def test_a_call_costs_no_more_than_its_cap_and_the_others_go_on(tmp_path: Path, 
     purse = spend({"a": "0.04", "b": "0.40"}, tmp_path, table, Caps(per_call=Decimal("0.25")))
     assert (purse.cut, purse.why) == (6, None)
     assert purse.spent <= 6 * Decimal("0.04") + 6 * Decimal("0.25")
+
+
+@pytest.mark.parametrize(
+    "caps", [Caps(per_call=Decimal(1), per_day=Decimal(5)), Caps(run=Decimal("0.22"))], ids=["a day", "the run"]
+)
+def test_what_cannot_be_paid_for_yet_waits_until_others_have_cost_less(
+    tmp_path: Path, table: PriceTable, caps: Caps
+) -> None:
+    made: list[int] = []
+    purse = spend({"a": "0.012"}, tmp_path, table, caps, at_once=8, calls=12, quoted="0.10", request="0.003", made=made)
+    assert (purse.why, purse.cut, made) == (None, 0, [True, 12])
+    assert purse.spent == 12 * Decimal("0.012")
+    assert Ledger(tmp_path).spent("coffee", DAY) == (purse.spent if caps.per_day else 0)
+
+
+@pytest.mark.parametrize("calls", [3, 12])
+def test_who_waited_in_vain_made_no_call_and_hurt_no_other(tmp_path: Path, table: PriceTable, calls: int) -> None:
+    made: list[int] = []
+    caps = Caps(per_call=Decimal("0.50"), per_day=Decimal("1.00"))
+    purse = spend({"a": "0.324"}, tmp_path, table, caps, at_once=3, calls=calls, request="0.07", made=made)
+    assert purse.why == "what 'coffee' may spend in a day, $1.00, would be exceeded"
+    assert (purse.cut, made) == (0, [False, 2]), "two calls, whole ones, and a third that never began"
+    assert Ledger(tmp_path).spent("coffee", DAY) == purse.spent == 2 * Decimal("0.324")
+
+
+def test_a_call_that_grows_sets_aside_only_what_it_lacks(tmp_path: Path, table: PriceTable) -> None:
+    caps = Caps(per_day=Decimal("1.00"))
+    made: list[int] = []
+    purse = spend({"a": "0.60"}, tmp_path, table, caps, calls=1, quoted="0.30", request="0.15", made=made)
+    assert (purse.why, purse.cut, purse.spent, made) == (None, 0, Decimal("0.60"), [True, 1])
+
+
+def test_a_call_that_cannot_grow_is_cut_and_the_others_go_on(tmp_path: Path, table: PriceTable) -> None:
+    made: list[int] = []
+    caps = Caps(per_day=Decimal("0.65"))
+    purse = spend({"dear": "0.408", "cheap": "0.036"}, tmp_path, table, caps, at_once=2, calls=2, made=made)
+    assert (purse.why, purse.cut, made) == (None, 1, [True, 2])
+    assert purse.spent == Decimal("0.342"), "three parts of the dear one, and the whole of the other"
+
+
+def test_a_cheap_request_makes_those_that_are_open_no_cheaper(tmp_path: Path, table: PriceTable) -> None:
+    caps = Caps(per_call=Decimal("0.05"))
+    purse = spend({"a": "0.0012"}, tmp_path, table, caps, calls=1, request="0.03")
+    assert (purse.cut, purse.spent) == (1, Decimal("0.0003")), "two open ones may still cost 0.06"
+
+
+def test_no_call_begins_where_one_request_costs_more_than_a_call_may(tmp_path: Path, table: PriceTable) -> None:
+    made: list[int] = []
+    purse = spend({"a": "0.001"}, tmp_path, table, Caps(per_call=Decimal("0.02")), request="0.03", made=made)
+    assert (purse.spent, made) == (0, [False, 0])
+    assert purse.why == "what one call may cost, $0.02, would be exceeded by a single request"
 
 
 def test_a_fallback_without_a_price_refuses_a_budget_too(tmp_path: Path, table: PriceTable) -> None:

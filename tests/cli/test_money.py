@@ -155,13 +155,13 @@ def _cheap_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_call_that_costs_too_much_is_cut_and_the_next_is_made(
     shop: Path, voicectl: Voicectl, in_profile: bool
 ) -> None:
-    budget(shop, "{per_call: 100}" if in_profile else "{per_call: 0.04}")
+    budget(shop, "{per_call: 100}" if in_profile else "{per_call: 0.20}")
     if in_profile:
-        (shop / "profiles" / "quick.yaml").write_text("clock: virtual\nbudget: {per_call: 0.04}\n")
+        (shop / "profiles" / "quick.yaml").write_text("clock: virtual\nbudget: {per_call: 0.20}\n")
     code, _, err = bench(voicectl, "--calls", "3")
     assert "voicectl: 3 calls cut, having come to cost too much" in err
     report = json.loads((shop / "report.json").read_text())
-    assert [call["cost"] <= 0.04 for call in report["calls"]] == [True] * 3
+    assert [call["cost"] <= 0.20 for call in report["calls"]] == [True] * 3
     assert [call["ended"] for call in report["calls"]] == ["interrupted"] * 3
     assert json.loads(voicectl("report", "run", "--json").out)["cost"] == report["cost"]
     assert code == 4

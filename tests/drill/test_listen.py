@@ -56,6 +56,12 @@ def test_a_word_left_out_is_lost() -> None:
     assert turns[0].words.lost == 1
 
 
+def test_an_answer_that_breaks_off_for_good_is_followed_by_silence() -> None:
+    turns, words = hears(TWO, spoken("one two three", 2.5), spoken("five six seven eight", 7.5))
+    assert words == Words(said=8, lost=1)
+    assert turns[0].worst_s == pytest.approx(6.0 - 3.06)
+
+
 def test_a_word_said_again_is_repeated() -> None:
     _, words = hears(TWO, spoken("one two two three four", 2.5), spoken("five six seven eight", 7.5))
     assert words == Words(said=8, repeated=1)

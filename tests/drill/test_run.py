@@ -54,16 +54,14 @@ def rehearse(tasks: list[Task], agent: ResolvedAgent, out: Path) -> dict[Task, O
 def test_who_has_fallbacks_survives_what_others_do_not(tmp_path: Path) -> None:
     agent = resolved(tmp_path)
     cells = matrix(["500", "cut", "refused"], moments=["mid-call"])
-    tasks = [Task(HEALTHY[1], True), *(Task(cell, True) for cell in cells), *(Task(cell, False) for cell in cells[:2])]
+    tasks = [*(Task(cell, True) for cell in cells), *(Task(cell, False) for cell in cells[:2])]
     found = rehearse(tasks, agent, tmp_path / "run")
     assert len(found) == len(tasks)
     for task, outcome in found.items():
         assert bool(outcome.lost) is not task.fallbacks, (str(task.cell), outcome.lost, outcome.failures)
-        assert bool(outcome.struck) is (task.cell.kind != "none"), str(task.cell)
+        assert outcome.struck, str(task.cell)
         if task.fallbacks and not outcome.disturbed:
             assert outcome.words.repeated == 0, str(task.cell)
-    well = found[tasks[0]]
-    assert well.disturbed or (well.words.lost, well.words.broken) == (0, 0)
     assert {voice for turn in found[Task(Cell("500", "tts", "mid-call"), True)].turns for voice in turn.voices} == {
         "calm",
         "brisk",

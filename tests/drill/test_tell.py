@@ -14,10 +14,11 @@ from voicectl.drill.tell import header, passes, record, report, rows, summary, s
 
 WELL = Outcome(cell=HEALTHY[0], fallbacks=True, words=Words(40), worst_gap_ms=400)
 CUT = Outcome(
-    cell=Cell("cut", "tts", "mid-call"), fallbacks=True, struck=1, words=Words(40, 1, 0, 2), worst_gap_ms=912.4
+    cell=Cell("cut", "tts", "mid-call"), fallbacks=True, struck=1, words=Words(80, 1, 0, 2), worst_gap_ms=912.4
 )
 BARE = replace(CUT, fallbacks=False, lost="turn 2 not answered", words=Words(40, 21), worst_gap_ms=10_000)
-IDLE = Outcome(cell=Cell("429", "stt", "barge-in"), fallbacks=True, words=Words(40), worst_gap_ms=390)
+IDLE = Outcome(cell=Cell("429", "stt", "barge-in"), fallbacks=True, struck=1, words=Words(40), worst_gap_ms=390)
+QUIET = replace(IDLE, struck=0)
 ABOUT = {
     "agent": "coffee",
     "date": "2026-11-21T16:00:00+00:00",
@@ -28,7 +29,7 @@ ABOUT = {
 
 
 def test_a_row_is_a_fault_and_a_stage_with_and_without_help_side_by_side() -> None:
-    outcomes = [CUT, BARE, IDLE, WELL]
+    outcomes = [CUT, BARE, QUIET, WELL]
     assert header(outcomes) == ["fault", "stage", "mid-call", "barge-in", "bare: mid-call"]
     assert rows(outcomes) == [
         ["none", "", "400", "", ""],
@@ -38,10 +39,10 @@ def test_a_row_is_a_fault_and_a_stage_with_and_without_help_side_by_side() -> No
 
 
 def test_a_summary_leaves_out_the_calls_in_which_nothing_goes_wrong() -> None:
-    found = summary([WELL, CUT, IDLE])
+    found = summary([WELL, CUT, QUIET, IDLE])
     assert (found.n, found.survived, found.max_ms) == (2, 2, 912.4)
     assert found.p50_ms == pytest.approx(651.2)
-    assert found.words == Words(80, 1, 0, 2)
+    assert found.words == Words(120, 1, 0, 2)
 
 
 def test_a_p95_of_few_cells_is_refused_and_the_longest_gap_stands_for_it() -> None:
@@ -56,9 +57,17 @@ def test_a_p95_of_few_cells_is_refused_and_the_longest_gap_stands_for_it() -> No
 
 @pytest.mark.parametrize(
     "bad",
-    [replace(CUT, lost="turn 1 not answered"), replace(CUT, words=Words(40, repeated=1)), replace(WELL, lost="x")],
+    [
+        replace(CUT, lost="turn 1 not answered"),
+        replace(CUT, words=Words(40, repeated=1)),
+        replace(CUT, words=Words(40, lost=2)),
+        replace(WELL, lost="x"),
+        QUIET,
+    ],
 )
-def test_a_lost_call_or_a_repeated_word_does_not_pass(bad: Outcome) -> None:
+def test_a_lost_call_lost_words_or_a_repeated_one_does_not_pass_nor_does_a_fault_that_struck_nobody(
+    bad: Outcome,
+) -> None:
     assert not passes([WELL, bad], 5000)
 
 
@@ -79,7 +88,7 @@ def test_the_report_is_plain_json() -> None:
     assert told["passed"] is True
     assert told["summary"]["without_fallbacks"]["survived"] == 0
     assert [cell["fault"] for cell in told["cells"]] == ["none", "cut", "cut"]
-    assert told["cells"][1]["words"] == {"said": 40, "lost": 1, "repeated": 0, "broken": 2}
+    assert told["cells"][1]["words"] == {"said": 80, "lost": 1, "repeated": 0, "broken": 2}
 
 
 def test_the_record_says_what_was_drilled_when_and_what_came_of_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -15,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from voicectl.clock import Clock, run_on
-from voicectl.errors import UsageError
+from voicectl.errors import TransportError, UsageError
 from voicectl.standin import names, server, wire
 from voicectl.standin.answers import echo
 from voicectl.standin.delays import in_turn
@@ -248,11 +249,50 @@ def test_what_goes_wrong_in_a_vendors_file_is_not_lost(monkeypatch: pytest.Monke
         run_on("wall", lambda clock: main(clock, vendor.url))
 
 
-def only(monkeypatch: pytest.MonkeyPatch, route: web.RouteDef) -> None:
-    """The next stand-in serves nothing else."""
+def test_who_takes_too_long_to_begin_does_not_pass_for_one_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = threading.Event()
+    only(monkeypatch, web.get("/", nothing), first=on.wait)
+    monkeypatch.setattr(server, "_READY_S", 0.05)
+    vendor = StandIn()
+    try:
+        with pytest.raises(TransportError, match=r"the stand-in did not begin within 0\.05 s"):
+            vendor.serve()
+    finally:
+        on.set()
+        for thread in threading.enumerate():
+            if thread.name == "stand-in":
+                thread.join(10)
+                assert not thread.is_alive(), "it goes as soon as it can"
+
+
+def test_who_waits_for_one_that_dies_hears_of_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleanup = web.AppRunner.cleanup
+
+    async def fail(runner: web.AppRunner) -> None:
+        await cleanup(runner)
+        raise OSError("no more files")
+
+    monkeypatch.setattr(web.AppRunner, "cleanup", fail)
+    vendor = StandIn()
+    vendor.serve()
+    loop, stop = vendor._loop, vendor._stop  # pyright: ignore[reportPrivateUsage]
+    assert loop and stop
+    loop.call_soon_threadsafe(stop.set)
+    with pytest.raises(OSError, match="no more files"):
+        vendor.wait()
+    vendor.close()
+
+
+async def nothing(http: web.Request) -> web.StreamResponse:
+    return web.Response()
+
+
+def only(monkeypatch: pytest.MonkeyPatch, route: web.RouteDef, first: Callable[[], object] = list[None]) -> None:
+    """The next stand-in serves nothing else, and does that first."""
     vendor = ModuleType("only_vendor")
 
     def routes(standin: StandIn) -> list[web.RouteDef]:
+        first()
         return [route]
 
     vars(vendor)["routes"] = routes

@@ -2,13 +2,15 @@
 
 The quote supposes what `Assumptions` says; no vendor is asked. A purse then lets a call begin only
 when it can still be paid for together with all calls under way: each counts as what it was quoted
-at, or as the dearest call of that caller so far. What calls use is counted as it is noted. Should
+at, or as the dearest call of that caller so far. Until then it waits; the purse is closed when nothing
+is under way that could leave more. What calls use is counted as it is noted. Should
 they use more than was thought, those under way are cut while what they may still owe for the
-requests they have open is left: twice the dearest one so far, or quoted. So as long as no request
-costs more than that, what is noted in the end is within the budget, however wrong the quote of a call.
+requests they have open is left: twice the dearest one so far or quoted, whichever is more. So as long
+as no request costs more than that, what is noted in the end is within the budget, however wrong the
+quote of a call.
 
 An agent's own caps (`budget:` in its spec) work alike: one call never costs more than `per_call`,
-all of a day (`voicectl.ledger`) never more than `per_day`.
+all calls of a day that went through a purse (`voicectl.ledger`) never more than `per_day`.
 """
 
 from __future__ import annotations
@@ -225,8 +227,7 @@ class Purse:
         self._agent = agent
         self._caps = caps
         self._expected = dict(quoted.calls)
-        self._quoted = quoted.requests
-        self._dearest: dict[str, Decimal] = {}  # request of each stage, so far
+        self._dearest = dict(quoted.requests)  # request of each stage, so far or quoted
         self._seen: set[str] = set()
         self._table = table
         self._clock = clock
@@ -234,6 +235,7 @@ class Purse:
         self._today = today
         self._answer = answer
         self._under_way: list[_UnderWay] = []
+        self._settled = asyncio.Event()  # another one for each call that ends
         self.spent = NOTHING
         self.cut = 0  # calls
         self.why: str | None = None
@@ -244,20 +246,43 @@ class Purse:
         Raises:
             StorageError: what is spent cannot be written down.
         """
+        call = self._begin(caller)
+        if isinstance(call, _UnderWay):
+            return partial(self._pay_for, call)
+        if self._under_way and not self.why:
+            return self._pay_later
+        self._close(call)
+        return None
+
+    def _begin(self, caller: Caller) -> _UnderWay | str:
+        """The call, from now on under way; or why it cannot be paid for now."""
         if self.why:
-            return None
+            return self.why
+        if self._caps.per_call is not None and max(self._dearest.values(), default=NOTHING) > self._caps.per_call:
+            return f"what one call may cost, ${self._caps.per_call}, would be exceeded by a single request"
         call = _UnderWay(caller.name, self._expected[caller.name], self._today())
         call.expected = max(call.expected, self._open_in(call))  # it begins with requests, whatever was quoted
         owed = sum((max(one.expected, one.spent + self._open_in(one)) for one in self._under_way), call.expected)
         settled = self.spent - sum((one.spent for one in self._under_way), NOTHING)
         if self._caps.run is not None and settled + owed > self._caps.run:
-            self._close(f"the budget of ${self._caps.run}")
-            return None
+            return f"the budget of ${self._caps.run} would be exceeded"
         # One call may come to cost as much as it is allowed to, and other processes must know.
         if not self._set_aside(call, max(call.expected, self._caps.per_call or NOTHING)):
-            return None
+            return self._day_is_over
         self._under_way.append(call)
-        return partial(self._pay_for, call)
+        return call
+
+    async def _pay_later(self, caller: Caller, folder: Path) -> Trace:
+        """Make the call as soon as calls that ended have left enough for it."""
+        while True:
+            await self._settled.wait()
+            call = self._begin(caller)
+            if isinstance(call, _UnderWay):
+                return await self._pay_for(call, caller, folder)
+            if not self._under_way:
+                self._close(call)
+                # It is not made after all. To the run that is an interruption, and hurts no other call now.
+                raise asyncio.CancelledError
 
     async def _pay_for(self, call: _UnderWay, caller: Caller, folder: Path) -> Trace:
         """Make the call; when it comes to cost too much it is cut, and what there is of it is kept."""
@@ -281,6 +306,8 @@ class Purse:
             self._learn(call)
             for name, amount in zip(call.reserved, [call.spent, *[NOTHING] * len(call.reserved)], strict=False):
                 self._ledger.settle(name, self._agent, call.day, amount)
+            self._settled.set()
+            self._settled = asyncio.Event()
 
     def _see(self, call: _UnderWay, event: Event) -> None:
         if not isinstance(event, ProviderUsed):
@@ -293,10 +320,12 @@ class Purse:
         caps, may_be = self._caps, call.spent + self._open_in(call)
         if caps.per_call is not None and may_be > caps.per_call:
             self._cut(call)
-        if may_be > call.set_aside and not self._set_aside(call, may_be):
+        if may_be > call.set_aside and not self._set_aside(call, may_be - call.set_aside):
             self._cut(call)
+            if len(self._under_way) == 1:  # nobody else will leave any
+                self._close(self._day_is_over)
         if caps.run is not None and self.spent + sum(map(self._open_in, self._under_way), NOTHING) > caps.run:
-            self._close(f"the budget of ${caps.run}")
+            self._close(f"the budget of ${caps.run} would be exceeded")
             for one in self._under_way:
                 self._cut(one)
 
@@ -306,19 +335,21 @@ class Purse:
             return True
         name = self._ledger.reserve(self._agent, call.day, amount, self._caps.per_day)
         if name is None:
-            self._close(f"what '{self._agent}' may spend in a day, ${self._caps.per_day},")
             return False
         call.reserved.append(name)
         call.set_aside += amount
         return True
 
-    def _close(self, what: str) -> None:
-        self.why = self.why or f"{what} would be exceeded"
+    @property
+    def _day_is_over(self) -> str:
+        return f"what '{self._agent}' may spend in a day, ${self._caps.per_day}, would be exceeded"
+
+    def _close(self, why: str) -> None:
+        self.why = self.why or why
 
     def _open_in(self, call: _UnderWay) -> Decimal:
         """What a call may owe for requests that are open."""
-        dearest = {**self._quoted, **self._dearest}
-        return NOTHING if call.cut else _OPEN_REQUESTS * sum(dearest.values(), NOTHING)
+        return NOTHING if call.cut else _OPEN_REQUESTS * sum(self._dearest.values(), NOTHING)
 
     def _cut(self, call: _UnderWay) -> None:
         if call.task and not call.cut:

@@ -66,7 +66,7 @@ def drill(
 
     Example: voicectl drill coffee --profile cloud-survives --no-fallback-too
     """
-    from voicectl.drill.cells import MOMENTS, STAGES, matrix
+    from voicectl.drill.cells import HEALTHY, MOMENTS, STAGES, matrix
     from voicectl.providers import CATALOG
     from voicectl.spec import resolve
 
@@ -83,6 +83,8 @@ def drill(
     prepared(resolved, fallbacks=True)
     cells = matrix(cast("Any", kinds), cast("Any", stages), cast("Any", moments))
     tasks = plan(cells, resolved, without=no_fallback_too)
+    if all(task.cell in HEALTHY for task in tasks):
+        raise UsageError("no vendor does any of these stages", hint="Drill others, or under a profile: -p cloud")
     if json is not None and json != STDOUT:
         check_writable(json)
     folder = _new_folder(out, resolved)

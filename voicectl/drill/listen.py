@@ -120,6 +120,9 @@ def _turn(
         return Answered(words, False, None, max(0.0, closes - one.over))
     enough = 1 if interrupted else (len(words_of(one.answer)) + 1) // 2
     silences = [_unspoken(before.until, after.at, asked) for before, after in itertools.pairwise(own)]
+    last = max(place for place, (_, owner) in enumerate(wanted) if owner == turn)
+    if not interrupted and last not in places:  # it broke off, and the caller waited for the rest
+        silences.append(_unspoken(own[-1].until, closes, asked))
     return Answered(
         words=words,
         answered=sum(piece.whole for piece in own) >= enough,

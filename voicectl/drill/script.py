@@ -36,7 +36,7 @@ def answer_to(messages: Sequence[Mapping[str, Any]]) -> str:
     """The same for a conversation as a vendor is sent it: to what the caller said last. Asked to go on
     with an answer that broke off (`resilience.fallback`), it does just that, as a good model would."""
     said, rest = "", list(messages)
-    if any(GO_ON in text_of(one.get("content")) for one in rest if one.get("role") == "system"):
+    if any(GO_ON in text_of(one.get("content")) for one in rest):
         while rest and rest[-1].get("role") != "assistant":
             rest.pop()
         said = text_of(rest[-1].get("content")) if rest else ""

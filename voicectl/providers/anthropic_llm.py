@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, MissingExtra, ProviderError, kind_of_status, retry_after
+from voicectl.errors import FailureKind, MissingExtra, ProviderError, kind_of_status, masked, retry_after
 from voicectl.pipeline.protocols import LlmChunk, LlmRequest, Message, Progress, TextDelta, Tool, ToolDelta, Usage
 
 MODELS = None
@@ -157,7 +157,7 @@ class AnthropicLlm:
         options = self._options
         # As it is: the SDK would look through each message of the call, at every turn.
         body: dict[str, Any] = {"messages": _turns(request.messages)}
-        if system := "\n\n".join(one.content for one in request.messages if one.role == "system" and one.content):
+        if system := "\n\n".join(one.content for one in _system(request.messages)):
             block: dict[str, Any] = {"type": "text", "text": system}
             if options.cache:
                 block["cache_control"] = {"type": "ephemeral"}  # tools come before it, and are kept with it
@@ -220,9 +220,7 @@ class AnthropicLlm:
     def _error(
         self, status: int | None, said: str, *, kind: FailureKind = "failed", retry_after_s: float | None = None
     ) -> ProviderError:
-        said = " ".join(said.split())
-        if self._api_key:
-            said = said.replace(self._api_key, "***")  # some servers repeat what they were given
+        said = masked(said, self._api_key)
         hints = {401: f"Look at {_KEY}", 404: "Look at model and base_url", 429: "Try fewer calls at once"}
         return ProviderError(
             f"{self._place} says {status}: {said}" if status else f"{self._place}: {said}",
@@ -279,17 +277,26 @@ class _Answer:
         self._counts |= {name: count for name, count in usage.items() if isinstance(count, int)}
 
 
+def _system(messages: tuple[Message, ...]) -> list[Message]:
+    """What is told of the whole conversation, and not at the end of it."""
+    return [one for one in messages[:-1] if one.role == "system" and one.content] + [
+        one for one in messages[-1:] if one.role == "system" and one.content and len(messages) == 1
+    ]
+
+
 def _turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     """The conversation as the API wants it: the caller's and the agent's turns alternate, the first and
-    the last are the caller's, and none is empty."""
+    the last are the caller's, and none is empty. What the system says last is said in the caller's place."""
     turns: list[dict[str, Any]] = []
-    for one in messages:
-        if one.role == "system" or not one.content.strip():
+    for index, one in enumerate(messages, 1):
+        last = 1 < index == len(messages)
+        if (one.role == "system" and not last) or not one.content.strip():
             continue
-        if turns and turns[-1]["role"] == one.role:
+        role = "user" if one.role == "system" else one.role
+        if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += f"\n{one.content}"
         else:
-            turns.append({"role": one.role, "content": one.content})
+            turns.append({"role": role, "content": one.content})
     if not turns or turns[0]["role"] != "user":
         turns.insert(0, {"role": "user", "content": _BEGINS})
     if turns[-1]["role"] != "user":

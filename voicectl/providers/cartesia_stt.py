@@ -33,7 +33,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, ProviderError, VoicectlError, kind_of_socket, kind_of_status, retry_after
+from voicectl.errors import (
+    FailureKind,
+    ProviderError,
+    VoicectlError,
+    kind_of_socket,
+    kind_of_status,
+    masked,
+    retry_after,
+)
 from voicectl.pipeline.protocols import Progress, SttStream, Transcript, TurnEnd
 
 MODELS = None
@@ -122,7 +130,11 @@ class CartesiaStt:
     def open(self, start: float) -> SttStream:
         if self._client is None:
             raise ProviderError("was asked before it was started", where=_WHERE, kind="refused")
-        connection = self._idle.pop() if self._idle else self._connect()
+        connection = next((one for one in reversed(self._idle) if one.ready.is_set()), None)
+        if connection:
+            self._idle.remove(connection)
+        else:  # none is open yet
+            connection = self._idle.pop() if self._idle else self._connect()
         kind = _OwnTurn if self._options.turns else _AskedTurn
         return kind(connection, self._clock, self._take_back)
 
@@ -210,8 +222,7 @@ class CartesiaStt:
             what = f"{place} answers {status} to a websocket"
             hint = f"Look at {_KEY}" if status in (401, 403) else None
         elif isinstance(error, _ServerError):
-            said = " ".join(str(error).split())
-            what = f"{place} says: {said.replace(key, '***') if key else said}"
+            what = f"{place} says: {masked(str(error), key)}"
             hint = f"Look at {_KEY}" if error.status in (401, 403) else None
         elif code := getattr(getattr(error, "rcvd", None), "code", None):
             what = f"{place} closed the websocket ({code})"

@@ -29,7 +29,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, ProviderError, VoicectlError, kind_of_socket, kind_of_status, retry_after
+from voicectl.errors import (
+    FailureKind,
+    ProviderError,
+    VoicectlError,
+    kind_of_socket,
+    kind_of_status,
+    masked,
+    retry_after,
+)
 from voicectl.pipeline.protocols import Progress, TtsRequest
 
 MODELS = None
@@ -302,7 +310,7 @@ class _Line:
 
     def _hide(self, said: str) -> str:
         """Without the key, which some servers repeat."""
-        return " ".join(said.split()).replace(self._client.api_key, "***")
+        return masked(said, self._client.api_key)
 
 
 def _kind(error: BaseException) -> FailureKind:

@@ -34,7 +34,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, ProviderError, VoicectlError, kind_of_socket, kind_of_status, retry_after
+from voicectl.errors import (
+    FailureKind,
+    ProviderError,
+    VoicectlError,
+    kind_of_socket,
+    kind_of_status,
+    masked,
+    retry_after,
+)
 from voicectl.pipeline.protocols import Progress, SttStream, Transcript, TurnEnd
 
 MODELS = None
@@ -118,7 +126,11 @@ class DeepgramStt:
     def open(self, start: float) -> SttStream:
         if self._client is None:
             raise ProviderError("was asked before it was started", where=_WHERE, kind="refused")
-        connection = self._idle.pop() if self._idle else self._connect()
+        connection = next((one for one in reversed(self._idle) if one.ready.is_set()), None)
+        if connection:
+            self._idle.remove(connection)
+        else:  # none is open yet
+            connection = self._idle.pop() if self._idle else self._connect()
         kind = _FluxTurn if self._flux else _NovaTurn
         return kind(connection, self._clock, self._take_back)
 
@@ -234,7 +246,7 @@ class DeepgramStt:
         elif code := getattr(getattr(error, "rcvd", None), "code", None):
             what, hint = f"{place} closed the websocket ({code})", None
         elif isinstance(error, _ServerError):
-            what, hint = f"{place} says: {' '.join(str(error).split()).replace(self._key, '***')}", None
+            what, hint = f"{place} says: {masked(str(error), self._key)}", None
         elif isinstance(error, OSError):
             why = (error.strerror or str(error) or "no answer").lower()
             what, hint = f"cannot reach {place}: {why}", "Look at the network and base_url"

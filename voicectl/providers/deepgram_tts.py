@@ -29,7 +29,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.audio import SAMPLE_WIDTH
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, ProviderError, VoicectlError, kind_of_socket, kind_of_status, retry_after
+from voicectl.errors import (
+    FailureKind,
+    ProviderError,
+    VoicectlError,
+    kind_of_socket,
+    kind_of_status,
+    masked,
+    retry_after,
+)
 from voicectl.pipeline.protocols import Progress, TtsRequest
 
 MODELS = None
@@ -175,12 +183,13 @@ class DeepgramTts:
             self._idle.append(self._connect())
 
     def _borrow(self) -> _Line:
-        """The websocket that was used last, of those that may be flushed now."""
-        for line in reversed(self._idle):
-            if not line.tired:
-                self._idle.remove(line)
-                return line
-        return self._connect()
+        """The websocket that was used last, of those that are open and may be flushed now."""
+        fit = [line for line in reversed(self._idle) if not line.tired]
+        line = next((line for line in fit if line.ready.is_set()), fit[0] if fit else None)
+        if line is None:
+            return self._connect()
+        self._idle.remove(line)
+        return line
 
     async def _give_back(self, line: _Line) -> None:
         if line.over:
@@ -221,7 +230,7 @@ class DeepgramTts:
         elif status:
             what, hint = f"{place} answers {status} to a websocket", "Look at model and the other options"
         elif isinstance(error, _ServerError):
-            what, hint = f"{place} says: {' '.join(str(error).split()).replace(self._key, '***')}", None
+            what, hint = f"{place} says: {masked(str(error), self._key)}", None
         elif code := getattr(getattr(error, "rcvd", None), "code", None):
             what, hint = f"{place} closed the websocket ({code})", None
         elif isinstance(error, OSError):

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, MissingExtra, ProviderError, kind_of_status, retry_after
+from voicectl.errors import FailureKind, MissingExtra, ProviderError, kind_of_status, masked, retry_after
 from voicectl.pipeline.protocols import Progress, TtsRequest
 
 MODELS = None
@@ -218,8 +218,7 @@ class ElevenLabsTts:
 
     def _hide(self, said: str) -> str:
         """Without the key, which some servers repeat."""
-        said = " ".join(said.split())
-        return said.replace(self._api_key, "***") if self._api_key else said
+        return masked(said, self._api_key)
 
 
 def _said(body: Any) -> str:

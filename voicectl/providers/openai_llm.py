@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, ProviderError, kind_of_status, retry_after
+from voicectl.errors import FailureKind, ProviderError, kind_of_status, masked, retry_after
 from voicectl.pipeline.protocols import LlmChunk, LlmRequest, Message, Progress, TextDelta, Tool, ToolDelta, Usage
 
 MODELS = None
@@ -227,9 +227,7 @@ class OpenAiLlm:
 
     def _error(self, status: int | None, said: str, kind: FailureKind) -> ProviderError:
         key = self._client.api_key if self._client else self._api_key
-        said = " ".join(said.split())
-        if key:
-            said = said.replace(key, "***")  # some servers repeat what they were given
+        said = masked(said, key)
         hints = {401: "Look at OPENAI_API_KEY", 404: "Look at model and base_url", 429: "Try fewer calls at once"}
         what = f"{self._place} says {status}: {said}" if status else f"{self._place}: {said}"
         return ProviderError(what, where=_WHERE, hint=hints.get(status or 0), kind=kind)

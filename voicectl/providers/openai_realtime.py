@@ -23,8 +23,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH, Resampler
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, ProviderError, VoicectlError, kind_of_status, retry_after
+from voicectl.errors import FailureKind, ProviderError, VoicectlError, kind_of_status, masked, retry_after
 from voicectl.pipeline.protocols import (
     AudioDelta,
     CallerSaid,
@@ -52,6 +53,7 @@ SAY = "Say the following to the caller, word for word, in the language it is wri
 _WHERE = "s2s:openai"
 _RATE = 24_000
 _LEAST_S = 0.1  # OpenAI takes no shorter turn
+_REPLACED_EVERY_S = 5.0  # websockets that are closed as soon as they are open
 _KEEP_S = 1800.0  # OpenAI closes a session after an hour: one that is older when a call begins is not used
 _CLOSE_S = 1.0
 _IN_TOKENS_S, _OUT_TOKENS_S = 10, 20  # audio tokens a second, where OpenAI has no chance to tell
@@ -87,6 +89,7 @@ class OpenAiRealtime:
         self._api_key = api_key
         self._client: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._replaced = -math.inf  # when a spare one last was
         self._spare: list[_Connection] = []
 
     async def start(self, progress: Progress) -> None:
@@ -146,10 +149,12 @@ class OpenAiRealtime:
         return found or self._connect()
 
     def lost(self, connection: _Connection) -> None:
-        """It has ended; one that was good is replaced, one that never was is not tried again at once."""
+        """It has ended; one that was good is replaced, unless that was done a moment ago: then by the next call."""
         if connection in self._spare:
             self._spare.remove(connection)
-            if self._client and connection.opened:
+            now = self.clock.now()
+            if self._client and connection.opened and now - self._replaced >= _REPLACED_EVERY_S:
+                self._replaced = now
                 self._refill()
 
     def connect(self) -> Any:
@@ -225,8 +230,7 @@ class OpenAiRealtime:
 
     def _masked(self, said: str) -> str:
         key = self._client.api_key if self._client else self._api_key
-        said = " ".join(said.split()).rstrip(".")
-        return said.replace(key, "***") if key else said
+        return masked(said, key).rstrip(".")
 
 
 class _Connection:
@@ -240,6 +244,7 @@ class _Connection:
         self.owner: _Conversation | None = None
         self.ready = asyncio.Event()  # or failed
         self.opened = False
+        self.closed = False  # by us; the other side may take its time
         self.error: ProviderError | None = None
         self.since = provider.clock.now()
         self.task = provider.clock.spawn(self._run(), name="realtime websocket")
@@ -251,6 +256,7 @@ class _Connection:
 
     def close(self) -> None:
         self.owner = None
+        self.closed = True
         self.task.cancel()
 
     async def _run(self) -> None:
@@ -459,7 +465,7 @@ class _Conversation:
 
     def _reconnect(self) -> None:
         """Go on with a new websocket, if the old one is gone."""
-        if self._closed or not self._connection.task.done():
+        if self._closed or not (self._connection.task.done() or self._connection.closed):
             return
         self._broken = None
         self._answers.clear()
@@ -520,7 +526,7 @@ class _Conversation:
         before, self._last = self._last, answer
         try:
             if before and before.asked and not before.over.is_set():
-                async with _within(timeout_s, self._provider.late("stop its last answer")):
+                async with _within(timeout_s, self._provider.late("stop its last answer"), self._give_up):
                     await before.over.wait()
             if self._connection.task.done() and self._connection.error:
                 raise self._connection.error
@@ -530,7 +536,7 @@ class _Conversation:
             self._asked.append(answer)
             self._connection.send(type="response.create", response=how, event_id=f"answer-{answer.number}")
             while True:
-                async with _within(timeout_s, self._provider.late("answer")):
+                async with _within(timeout_s, self._provider.late("answer"), self._give_up):
                     piece = await answer.next()
                 if piece is None:
                     return
@@ -538,6 +544,11 @@ class _Conversation:
         finally:
             if not answer.over.is_set():
                 self._cancel(answer)
+
+    def _give_up(self, error: ProviderError) -> None:
+        """The websocket may be open and dead: the next answer gets another."""
+        self._connection.close()
+        self.lost(error)
 
     def _cancel(self, answer: _Answer) -> None:
         if answer.asked and not answer.cancelled:
@@ -652,11 +663,12 @@ class _Conversation:
 
 
 class _within:
-    """`async with`: what takes longer than `seconds` raises `error`."""
+    """`async with`: what takes longer than `seconds` raises `error`, of which `late` is told before."""
 
-    def __init__(self, seconds: float, error: ProviderError) -> None:
+    def __init__(self, seconds: float, error: ProviderError, late: Callable[[ProviderError], None]) -> None:
         self._timeout = asyncio.timeout(seconds)
         self._error = error
+        self._late = late
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
@@ -665,6 +677,7 @@ class _within:
         try:
             await self._timeout.__aexit__(*failed)
         except TimeoutError:
+            self._late(self._error)
             raise self._error from None
 
 

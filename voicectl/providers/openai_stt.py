@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.audio import PIPELINE_RATE, SAMPLE_WIDTH
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, ProviderError, kind_of_status, retry_after
+from voicectl.errors import FailureKind, ProviderError, kind_of_status, masked, retry_after
 from voicectl.pipeline.protocols import Progress, SttStream, Transcript
 
 MODELS = None
@@ -218,9 +218,7 @@ class OpenAiStt:
 
     def _error(self, status: int | None, said: str, kind: FailureKind) -> ProviderError:
         key = self._client.api_key if self._client else self._api_key
-        said = " ".join(said.split())
-        if key:
-            said = said.replace(key, "***")  # some servers repeat what they were given
+        said = masked(said, key)
         hints = {
             400: "Look at language and the other options",
             401: "Look at OPENAI_API_KEY",
@@ -290,6 +288,7 @@ class _Turn:
                     if whole:
                         self._told = text
                         self._put(Transcript(text, flush))
+                        self._asking = None  # what is left ends by itself, and leaves its connection to the next
                     elif not self._told.startswith(text):  # each flush begins from the first word again
                         self._told = text
                         self._put(Transcript(text))

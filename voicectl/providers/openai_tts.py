@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from voicectl.audio import SAMPLE_WIDTH
 from voicectl.clock import Clock
-from voicectl.errors import FailureKind, ProviderError, kind_of_status, retry_after
+from voicectl.errors import FailureKind, ProviderError, kind_of_status, masked, retry_after
 from voicectl.pipeline.protocols import Progress, TtsRequest
 
 MODELS = None
@@ -199,9 +199,7 @@ class OpenAiTts:
 
     def _error(self, status: int | None, said: str, kind: FailureKind) -> ProviderError:
         key = self._client.api_key if self._client else self._api_key
-        said = " ".join(said.split())
-        if key:
-            said = said.replace(key, "***")  # some servers repeat what they were given
+        said = masked(said, key)
         hints = {
             400: "Look at voice and the other options",
             401: "Look at OPENAI_API_KEY",

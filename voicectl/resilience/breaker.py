@@ -4,7 +4,8 @@
     open        nobody asks: a request fails at once with `NobodyAsked`, so that a fallback takes over
                 without a wait. It opens when `failures` of those requests failed, and half of them
     half-open   `open_ms` later one request may try: when it is answered the breaker closes, else it
-                opens again. One that was cancelled before it was answered has not tried
+                opens again. One that was cancelled before it was answered has not tried; after one of
+                which nothing is heard for `open_ms` another may
 
 A provider that could not be started has an open breaker too; when its time has come it is started
 in the background, and nobody waits for that.
@@ -66,7 +67,7 @@ class Breaker:
         """
         if self.state == "closed":
             return False
-        if self.state == "open" and self._clock.now() >= self._until - 1e-9:
+        if self._clock.now() >= self._until - 1e-9:
             if self._started:
                 self._change("half-open", "one may try again", notes)
                 return True
@@ -94,7 +95,7 @@ class Breaker:
     def dropped(self, trial: bool) -> None:
         """A request was cancelled before it was answered: nothing is known. The next may try."""
         if trial and self.state == "half-open":
-            self.state = "open"
+            self.state, self._until = "open", self._clock.now()
 
     # Starting ------------------------------------------------------------------------------------
 
@@ -130,6 +131,7 @@ class Breaker:
 
     def _change(self, state: State, why: str, notes: CallNotes) -> None:
         self.state = state
+        self._until = self._clock.now() + self._rules.open_ms / 1000  # a trial of which nothing is heard is over
         self._note(why, notes)
 
     def _note(self, why: str, notes: CallNotes) -> None:

@@ -91,7 +91,7 @@ class _SttStream:
     def flush(self) -> None:
         self._flushes += 1
         self._deadline = self._timeouts.deadline()
-        if self._wait:
+        if self._wait and not self._wait.expired():
             self._wait.reschedule(self._deadline)
         self._inner.flush()
 

@@ -168,13 +168,15 @@ class StandIn:
         """From now on. Idempotent.
 
         Raises:
-            TransportError: the port cannot be had.
+            TransportError: the port cannot be had, or it takes too long to begin.
         """
         if self._thread:
             return
         self._thread = threading.Thread(target=self._run, name="stand-in", daemon=True)
         self._thread.start()
-        self._ready.wait(_READY_S)
+        if not self._ready.wait(_READY_S):
+            self.close()
+            raise TransportError(f"the stand-in did not begin within {_READY_S:g} s", hint="Try again")
         if self._failure:
             failure, self._failure = self._failure, None
             self.close()
@@ -190,9 +192,16 @@ class StandIn:
             thread.join(_READY_S)
 
     def wait(self) -> None:
-        """Until it is closed, or Ctrl-C."""
+        """Until it is closed, or Ctrl-C.
+
+        Raises:
+            Exception: what it died of.
+        """
         if self._thread:
             self._thread.join()
+        if self._failure:
+            failure, self._failure = self._failure, None
+            raise failure
 
     def fault(self, fault: Fault) -> None:
         """Let this go wrong from now on; when it returns, it does.

@@ -262,6 +262,7 @@ class Socket:
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """A task that ends with the websocket. A `Cut` of it cuts the websocket."""
         task = self._standin.clock.spawn(self._guarded(work), name=name)
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began
         self._tasks.append(task)
         return task
 
