@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voicectl.cli import console
-from voicectl.cli.machine import Usage
+from voicectl.cli.machine import Usage, settled
 from voicectl.cli.options import AGENTS_FILE, AgentArgument, FileOption, PricesOption, ProfileOption, SetOption
 from voicectl.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNDECIDED, StorageError, UsageError, VoicectlError
 
@@ -252,7 +252,8 @@ async def _make_calls(
             done += 1
             progress(_so_far(done, plan, caller.name))
 
-        return await run(plan, engine.answer, folder, clock, on_call, purse.admit if purse else None)
+        with settled():
+            return await run(plan, engine.answer, folder, clock, on_call, purse.admit if purse else None)
     finally:
         usage.look()
         await engine.aclose()

@@ -12,7 +12,7 @@ import typer
 
 from voicectl.cli import console
 from voicectl.cli.bench import new_folder, pull_weights, write_json
-from voicectl.cli.machine import Usage
+from voicectl.cli.machine import Usage, settled
 from voicectl.cli.options import AGENTS_FILE, AgentArgument, FileOption, ProfileOption, SetOption
 from voicectl.cli.typed import OVERRIDES, run_text
 from voicectl.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
@@ -201,7 +201,8 @@ async def _main(clock: Clock, job: _Job) -> int:
             await _ready(clock, engine, mic, job.progress)
         call.folder = job.make_folder()
         job.progress.done()
-        await _hold(call, engine, job)
+        with settled():
+            await _hold(call, engine, job)
     except asyncio.CancelledError:
         interrupted = True
     except BaseException:
