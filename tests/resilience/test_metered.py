@@ -252,8 +252,8 @@ def test_a_turn_without_audio_costs_nothing() -> None:
     assert used("stt", hearing(0.0), Transcript("", 1)) == []
 
 
-def test_a_turn_that_is_cancelled_costs_what_was_pushed() -> None:
-    assert used("stt", cancelled_after(1.0, hearing(1.5)), 5.0) == [replace(STT, audio_s=1.5)]
+def test_a_turn_that_nobody_waited_for_costs_what_was_pushed_for_nothing() -> None:
+    assert used("stt", cancelled_after(1.0, hearing(1.5)), 5.0) == [replace(STT, audio_s=1.5, wasted=True)]
 
 
 def test_a_turn_that_fails_is_wasted() -> None:

@@ -37,6 +37,19 @@ def test_what_may_pass_is_asked_again(kind: str) -> None:
     assert [(one.attempt, one.why) for one in notes.events] == [(1, f"a {kind} failure")]
 
 
+def test_nobody_waits_to_ask_where_the_breaker_is_open() -> None:
+    async def main(clock: Clock, notes: Notes) -> tuple[str, float, list[Any]]:
+        fake = Fake(clock, [failure()])
+        lots = np.random.default_rng(1)
+        llm = Retries(Place("llm", "fake"), RULES, clock, notes, lots, lambda: bool(fake.asked)).llm(fake)
+        begun = clock.now()
+        return await said(llm.generate(ASKED)), clock.now() - begun, notes.events
+
+    text, waited, events = on_clock(main)
+    assert (text, events) == ("... a server failure", [])
+    assert waited == pytest.approx(0.0, abs=0.001)
+
+
 @pytest.mark.parametrize("kind", ["refused", "failed"])
 def test_what_will_be_the_same_is_not(kind: str) -> None:
     fake, notes, text = asked([failure(kind)], ["Sure."])

@@ -73,6 +73,8 @@ from voicectl.events import (
     LlmCancelled,
     LlmFinished,
     ProviderFailed,
+    ProviderRetried,
+    ProviderSwitched,
     ReplyCancelled,
     S2sRequested,
     UtterancePlayed,
@@ -185,6 +187,8 @@ class Measures:
             thinking ahead costs.
         late_frames: how late each late frame was.
         failures: what providers could not do, one line each.
+        switches: who took over from whom and why, one line each.
+        retries: requests that were made again.
     """
 
     timeline: Timeline
@@ -196,6 +200,8 @@ class Measures:
     thrown_away: Share
     late_frames: tuple[int, ...]
     failures: tuple[str, ...]
+    switches: tuple[str, ...] = ()
+    retries: int = 0
 
 
 def measure(
@@ -230,6 +236,12 @@ def measure(
         thrown_away=_thrown_away(events),
         late_frames=tuple(us(event.late) for event in events if isinstance(event, FrameLate)),
         failures=tuple(f"{event.stage}: {event.message}" for event in events if isinstance(event, ProviderFailed)),
+        switches=tuple(
+            f"{event.stage}: {event.to} took over from {event.provider}: {event.why}"
+            for event in events
+            if isinstance(event, ProviderSwitched)
+        ),
+        retries=sum(isinstance(event, ProviderRetried) for event in events),
     )
 
 

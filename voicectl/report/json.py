@@ -82,6 +82,8 @@ class CallJson(TypedDict):
     late_frames: int
     latest_frame_ms: float | None
     failures: list[str]
+    switches: list[str]
+    retries: int
     cost: float | None
 
 
@@ -231,6 +233,8 @@ def _call(call: Call, cost: Cost) -> CallJson:
         "late_frames": len(measures.late_frames),
         "latest_frame_ms": _ms(max(measures.late_frames, default=None)),
         "failures": list(measures.failures),
+        "switches": list(measures.switches),
+        "retries": measures.retries,
         "cost": _dollars(cost.total) if call.used else None,
     }
 

@@ -219,6 +219,10 @@ def _fact_lines(analysis: Analysis) -> Iterator[tuple[str, str]]:
             "thinking ahead",
             f"{thrown.ratio:.0%} of the answers' tokens thrown away unheard ({thrown.count} of {thrown.total})",
         )
+    if switches := [line for call in analysis.calls for line in call.measures.switches]:
+        yield "taken over", f"{_plural(len(switches), 'time')}, first {switches[0]}"
+    if retries := sum(call.measures.retries for call in analysis.calls):
+        yield "asked again", _plural(retries, "request")
     slots, errors = analysis.shares["slot_recall"], analysis.shares["word_error_rate"]
     if slots.ratio is not None:
         yield "slot recall", f"{slots.ratio:.1%} of the truth's slot words heard ({slots.count} of {slots.total})"

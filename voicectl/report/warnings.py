@@ -112,6 +112,16 @@ def _failures(analysis: Analysis) -> Iterator[Caution]:
         )
 
 
+def _taken_over(analysis: Analysis) -> Iterator[Caution]:
+    calls = [call for call in analysis.calls if call.measures.switches]
+    if calls:
+        yield Caution(
+            f"Another provider took over in {len(calls)} of {_count(len(analysis.calls), 'call')}.",
+            "A part of the waits is that of the fallback, and of finding out that it was needed.",
+            f"Look for ProviderSwitched in {calls[0].name}/trace.jsonl.",
+        )
+
+
 _CHECKS: tuple[Callable[[Analysis], Iterator[Caution]], ...] = (
     _interrupted,
     _no_turns,
@@ -121,6 +131,7 @@ _CHECKS: tuple[Callable[[Analysis], Iterator[Caution]], ...] = (
     _busy_machine,
     _cut,
     _failures,
+    _taken_over,
 )
 
 

@@ -87,7 +87,7 @@ class Link:
             Timeouts(place, told.timeout, clock, notes) if told.timeout else None,
             Broken(self.breaker, notes) if self.breaker else None,
             Hedges(place, told.hedge, self.lateness, clock, notes) if told.hedge else None,
-            Retries(place, told.retry, clock, notes, lots) if told.retry else None,
+            Retries(place, told.retry, clock, notes, lots, self.resting) if told.retry else None,
         )
         for wrapper in filter(None, around):
             provider = getattr(wrapper, place.stage)(provider)

@@ -121,6 +121,7 @@ class _SttStream:
         self._bytes = 0
         self._failed: FailureKind | None = None
         self._heard = False
+        self._asked = self._answered = 0  # flushes
         self._noted = False
 
     def push(self, pcm: bytes) -> None:
@@ -128,12 +129,14 @@ class _SttStream:
         self._inner.push(pcm)
 
     def flush(self) -> None:
+        self._asked += 1
         self._inner.flush()
 
     async def __aiter__(self) -> AsyncIterator[Transcript]:
         try:
             async for transcript in self._inner:
                 self._heard = True
+                self._answered = max(self._answered, transcript.flush)
                 yield transcript
         except ProviderError as error:
             self._failed = error.kind
@@ -144,8 +147,9 @@ class _SttStream:
             self._noted = True
             turned_away = self._failed in _UNBILLED and not self._heard
             seconds = 0.0 if turned_away else self._bytes / SAMPLE_WIDTH / PIPELINE_RATE
+            unanswered = self._asked > self._answered  # whoever waited for it gave up
             if self._bytes:
-                self._meter.note(audio_s=round(seconds, 6), wasted=self._failed is not None)
+                self._meter.note(audio_s=round(seconds, 6), wasted=self._failed is not None or unanswered)
         await self._inner.aclose()
 
 

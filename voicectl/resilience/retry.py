@@ -11,7 +11,7 @@ turn of an STT can always be asked again, since its audio is kept (`kept_turn`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,10 +39,17 @@ class Retries:
 
     Args:
         lots: what the waits are drawn from.
+        resting: whether nobody would be asked now, so that waiting is of no use.
     """
 
     def __init__(
-        self, place: Place, rules: RetrySpec, clock: Clock, notes: CallNotes, lots: np.random.Generator
+        self,
+        place: Place,
+        rules: RetrySpec,
+        clock: Clock,
+        notes: CallNotes,
+        lots: np.random.Generator,
+        resting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._place = place
         self._rules = rules
@@ -50,6 +57,7 @@ class Retries:
         self._clock = clock
         self._notes = notes
         self._lots = lots
+        self._resting = resting
 
     def llm(self, inner: Llm) -> Llm:
         return WrappedLlm(inner, self.around)
@@ -108,6 +116,8 @@ class Retries:
     def _wait_s(self, attempt: int, error: ProviderError) -> float | None:
         """None: it is not asked again."""
         rules = self._rules
+        if self._resting():
+            return None
         if attempt > rules.attempts or not self._left or error.kind not in SAFE or isinstance(error, NobodyAsked):
             return None
         most_s = rules.most_ms / 1000
