@@ -86,12 +86,16 @@ class Link:
         around = (
             Timeouts(place, told.timeout, clock, notes) if told.timeout else None,
             Broken(self.breaker, notes) if self.breaker else None,
-            Hedges(place, told.hedge, self.lateness, clock, notes) if told.hedge else None,
+            Hedges(place, told.hedge, self.lateness, clock, notes, self.troubled) if told.hedge else None,
             Retries(place, told.retry, clock, notes, lots, self.resting) if told.retry else None,
         )
         for wrapper in filter(None, around):
             provider = getattr(wrapper, place.stage)(provider)
         return provider
+
+    def troubled(self) -> bool:
+        """Whether not everybody may ask it just now."""
+        return self.breaker is not None and self.breaker.state != "closed"
 
     def resting(self) -> bool:
         """Whether nobody asks it just now."""

@@ -52,13 +52,22 @@ class Lateness:
 class Hedges:
     """The second requests to one provider in one call."""
 
-    def __init__(self, place: Place, rules: HedgeSpec, lateness: Lateness, clock: Clock, notes: CallNotes) -> None:
+    def __init__(
+        self,
+        place: Place,
+        rules: HedgeSpec,
+        lateness: Lateness,
+        clock: Clock,
+        notes: CallNotes,
+        troubled: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._place = place
         self._rules = rules
         self._left = rules.per_call
         self.lateness = lateness
         self.clock = clock
         self._notes = notes
+        self._troubled = troubled  # its breaker would turn a second request away
 
     def llm(self, inner: Llm) -> Llm:
         return WrappedLlm(inner, self.around)
@@ -87,6 +96,8 @@ class Hedges:
 
     def take(self) -> bool:
         """Whether the call may have one more."""
+        if self._troubled():
+            return False
         self._left -= 1
         return self._left >= 0
 
