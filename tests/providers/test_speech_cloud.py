@@ -306,7 +306,7 @@ def test_silence_is_a_timeout(vendor: StandIn, stage: StageName, name: str) -> N
         error = await breaks(vendor, stage, name, provider, Fault(SERVICES[stage, name], "silent", times=1, pieces=1))
         assert error.kind == "timeout"
 
-    serve(vendor, stage, name, test, timeout_ms=300)
+    serve(vendor, stage, name, test, timeout_ms=1000)
 
 
 @pytest.mark.parametrize("silent_after", [0, 1])
@@ -317,7 +317,7 @@ def test_a_voice_that_falls_silent_does_not_hold_up_the_next_clause(vendor: Stan
             await voice_of(tts, "Good morning.")
         assert len(await voice_of(tts, "Hi.")) == 3 * 2880
 
-    serve(vendor, "tts", "cartesia", test, timeout_ms=300)
+    serve(vendor, "tts", "cartesia", test, timeout_ms=1000)
     assert len(vendor.seen) == 2
 
 
